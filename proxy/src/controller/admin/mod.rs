@@ -1,0 +1,1 @@
+//! The admin socket: what `baton status`, `routes` and `reload` ask.

@@ -1,0 +1,1 @@
+//! Certificates: files from the configuration, the local CA, the default certificate.

@@ -1,0 +1,1 @@
+//! The Docker watch: a list on every (re)connect, then events.

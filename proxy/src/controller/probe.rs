@@ -1,0 +1,1 @@
+//! Asks ports of containers without a HEALTHCHECK whether they accept a connection.

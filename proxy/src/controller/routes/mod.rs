@@ -1,0 +1,1 @@
+//! From containers and configuration to the route table: a pure function.

@@ -1,0 +1,1 @@
+//! The controller from start to stop: reads as a table of contents.

@@ -1,0 +1,1 @@
+//! One worker process: spawn, hand over sockets, check, supervise.

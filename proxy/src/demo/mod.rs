@@ -1,0 +1,1 @@
+//! `baton demo`: the tour; needs nothing installed.

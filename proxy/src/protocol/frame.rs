@@ -1,0 +1,92 @@
+//! The frames, one enum for each direction.
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::{ListenerKind, WorkerSettings};
+use super::snapshot::Snapshot;
+use std::net::SocketAddr;
+
+/// Controller to worker.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "frame", rename_all = "snake_case")]
+pub enum ToWorker {
+    /// First frame: who speaks and how to serve.
+    Hello { protocol: u32, generation: u64, settings: Box<WorkerSettings> },
+    /// Listener sockets, one descriptor for each slot, in the same order. May come several times:
+    /// one message carries at most [`super::channel::MAX_DESCRIPTORS`].
+    Listeners { slots: Vec<ListenerSlot> },
+    /// The whole of what the worker routes by; replaces the snapshot before it.
+    Snapshot(Box<Snapshot>),
+    /// Start to accept. Sent once, after the listeners and the first snapshot.
+    Serve,
+    /// Serve HTTP/1.1 on the one descriptor that comes with this frame, as if it had been accepted
+    /// from a listener of `kind`. The controller asks a real request through it before it calls a
+    /// worker ready.
+    Connection { kind: ListenerKind },
+    /// Answer with [`FromWorker::Stats`] carrying the same number.
+    Stats { id: u64 },
+    /// Stop accepting, finish what is in progress, then exit 0.
+    Drain { limit_ms: u64, tunnel_limit_ms: u64 },
+}
+
+/// Worker to controller.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "frame", rename_all = "snake_case")]
+pub enum FromWorker {
+    /// First frame.
+    Hello {
+        protocol: u32,
+        version: String,
+    },
+    /// Every request that starts from now on sees this snapshot or a later one.
+    Applied {
+        snapshot: u64,
+    },
+    /// Every thread accepts.
+    Serving,
+    Stats {
+        id: u64,
+        stats: Box<WorkerStats>,
+    },
+    /// Nothing is in progress any more; the worker exits next.
+    Drained,
+}
+
+/// Which socket of which thread a descriptor is.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
+pub struct ListenerSlot {
+    pub address: SocketAddr,
+    pub kind: ListenerKind,
+    /// Worker thread, from 0.
+    pub thread: usize,
+}
+
+/// Counters of one worker since its start, summed over its threads. Gauges are marked.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct WorkerStats {
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Gauge: connections open now.
+    pub connections: u64,
+    /// Gauge: of these, tunnels (WebSocket and other upgrades).
+    pub tunnels: u64,
+    /// TLS handshakes that failed or ran out of time.
+    pub handshake_failures: u64,
+    /// Requests answered over HTTP/1.1 and HTTP/1.0.
+    pub requests_http1: u64,
+    /// Requests answered over HTTP/2.
+    pub requests_http2: u64,
+    /// Gauge: requests in progress.
+    pub requests_active: u64,
+    /// Responses by status class: 1xx to 5xx. Index 0 counts 1xx.
+    pub responses: [u64; 5],
+    /// Requests that were tried again on another upstream.
+    pub retries: u64,
+    /// Connections opened to upstreams.
+    pub upstream_connects: u64,
+    /// Attempts to reach an upstream that failed.
+    pub upstream_failures: u64,
+    /// Access-log lines dropped because stdout did not take them in time.
+    pub log_lines_dropped: u64,
+}

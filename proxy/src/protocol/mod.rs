@@ -1,0 +1,13 @@
+//! What controller and worker say to each other: the only thing that both know.
+//!
+//! Frames are length-delimited JSON. Unknown fields are ignored and new ones have defaults, because
+//! after an upgrade a new controller still talks to an old worker.
+
+pub mod channel;
+pub mod frame;
+pub mod pattern;
+pub mod settings;
+pub mod snapshot;
+
+/// Version of the frames. Raised when an old peer could misread a new one.
+pub const VERSION: u32 = 1;

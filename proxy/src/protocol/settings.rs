@@ -1,0 +1,153 @@
+//! What a worker is started with. A change of any of it needs a new generation of workers.
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// What is spoken on a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ListenerKind {
+    /// HTTP/1.1, or HTTP/2 with prior knowledge, in the clear.
+    Http,
+    /// TLS, then HTTP/2 or HTTP/1.1 as ALPN says.
+    Https,
+}
+
+impl ListenerKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ListenerKind::Http => "http",
+            ListenerKind::Https => "https",
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkerSettings {
+    /// Threads, each with a runtime, a socket per listen address and upstream connections of its own.
+    pub threads: usize,
+    /// Peers whose X-Forwarded-* and Forwarded are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    pub timeouts: Timeouts,
+    pub limits: Limits,
+    pub tls: TlsSettings,
+    pub access_log: AccessLog,
+    /// Level filter for events on stderr, as `RUST_LOG` reads it.
+    pub log_level: String,
+    /// How upstreams of a pool take turns.
+    pub balance: Balance,
+}
+
+/// Every wait of a worker has a limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timeouts {
+    /// TLS handshake, from accept to the last message.
+    pub handshake: Duration,
+    /// From the first byte of a request head to its last (408).
+    pub header_read: Duration,
+    /// Between two requests of a keep-alive connection; HTTP/2 connection without a stream.
+    pub keep_alive: Duration,
+    /// Between two reads of a request body (408).
+    pub body_idle: Duration,
+    /// Between two writes that the client takes.
+    pub send_idle: Duration,
+    /// TCP connect to an upstream, and its TLS handshake.
+    pub connect: Duration,
+    /// From the sent request to the upstream's response head (504).
+    pub response_head: Duration,
+    /// Between two reads of an upstream's response body.
+    pub response_idle: Duration,
+    /// Tunnel without a byte in either direction.
+    pub tunnel_idle: Duration,
+    /// Kept-alive connection to an upstream without a request.
+    pub upstream_keep_alive: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            handshake: Duration::from_secs(10),
+            header_read: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(75),
+            body_idle: Duration::from_secs(60),
+            send_idle: Duration::from_secs(60),
+            connect: Duration::from_secs(5),
+            response_head: Duration::from_secs(60),
+            response_idle: Duration::from_secs(60),
+            tunnel_idle: Duration::from_secs(3600),
+            upstream_keep_alive: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Every table and queue of a worker has a limit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    /// Bytes of a request head, request line included (431).
+    pub header_bytes: usize,
+    /// Fields of a request head (431).
+    pub header_count: usize,
+    /// Concurrent streams of one HTTP/2 connection (SETTINGS_MAX_CONCURRENT_STREAMS).
+    pub streams: u32,
+    /// Open connections of the whole worker; accepting pauses at it.
+    pub connections: usize,
+    /// Bytes of a request body (413); 0 is no limit.
+    pub body_bytes: u64,
+    /// Idle connections kept for each upstream and thread.
+    pub upstream_idle: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            header_bytes: 32 * 1024,
+            header_count: 100,
+            streams: 128,
+            connections: 100_000,
+            body_bytes: 0,
+            upstream_idle: 128,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TlsSettings {
+    pub profile: TlsProfile,
+    /// Refuse a handshake for a name that is not routed (`unrecognized_name`) in place of answering
+    /// behind the default certificate.
+    pub strict_sni: bool,
+}
+
+/// Mozilla's server side TLS profiles, as far as rustls can honour them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsProfile {
+    /// TLS 1.3 alone.
+    Modern,
+    /// TLS 1.2 with ECDHE and AEAD, and TLS 1.3.
+    #[default]
+    Intermediate,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessLog {
+    #[default]
+    Combined,
+    Json,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    #[default]
+    RoundRobin,
+    /// The upstream with the fewest requests in progress on this thread, for its weight.
+    LeastLoaded,
+}

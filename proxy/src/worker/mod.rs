@@ -1,0 +1,1 @@
+//! The public half: accept, TLS, HTTP, routing, upstreams, tunnels, drain.

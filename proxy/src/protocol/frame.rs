@@ -25,8 +25,16 @@ pub enum ToWorker {
     Connection { kind: ListenerKind },
     /// Answer with [`FromWorker::Stats`] carrying the same number.
     Stats { id: u64 },
-    /// Stop accepting, finish what is in progress, then exit 0.
-    Drain { limit_ms: u64, tunnel_limit_ms: u64 },
+    /// Stop accepting, finish what is in progress, then exit 0. Each limit counts from now.
+    Drain {
+        /// Requests in progress are cut.
+        limit_ms: u64,
+        /// Idle HTTP/1.1 connections are closed. In a handoff as long as `limit_ms`, because a
+        /// request may be on the wire; short when nothing will serve that client any more.
+        idle_limit_ms: u64,
+        /// Tunnels are cut.
+        tunnel_limit_ms: u64,
+    },
 }
 
 /// Worker to controller.

@@ -1,1 +1,26 @@
 //! The public half: accept, TLS, HTTP, routing, upstreams, tunnels, drain.
+//!
+//! A connection is followed from top to bottom: [`control`] (what the controller says), [`thread`],
+//! [`accept`], [`http1`] or [`http2`], [`request`], [`relay`], [`upstream`], [`tunnel`].
+
+pub mod accept;
+pub mod access_log;
+pub mod control;
+pub mod drain;
+pub mod fields;
+pub mod http1;
+pub mod http2;
+pub mod local;
+pub mod message;
+pub mod page;
+pub mod relay;
+pub mod request;
+pub mod stats;
+pub mod table;
+pub mod thread;
+pub mod tls;
+pub mod transport;
+pub mod tunnel;
+pub mod upstream;
+
+pub use control::{WorkerError, run};

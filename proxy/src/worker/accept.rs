@@ -1,0 +1,200 @@
+//! From a listener to a connection that speaks a known protocol.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::LazyConfigAcceptor;
+
+use super::drain::Phase;
+use super::local::{Local, Peer, Slot, Tls};
+use super::tls::ALPN_HTTP2;
+use super::transport::{Socket, Transport, poll_read_some};
+use super::{http1, http2};
+use crate::protocol::settings::ListenerKind;
+
+/// How long accepting pauses when the process has no descriptor left.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
+/// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const FIRST_READ: usize = 4 * 1024;
+
+/// What a thread needs to turn accepted sockets into connections.
+#[derive(Clone)]
+pub struct Accept {
+    pub local: Rc<Local>,
+    pub tls: Arc<ServerConfig>,
+}
+
+impl Accept {
+    /// Accepts from one listener until the drain begins.
+    pub async fn run(self, listener: TcpListener, kind: ListenerKind) {
+        let drain = self.local.drain.watch();
+        loop {
+            let slot = self.local.slot().await;
+            let accepted = tokio::select! {
+                biased;
+                () = drain.reached(Phase::Drain) => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((socket, address)) => self.begin(socket, address, kind, slot),
+                Err(error) => pause(&error).await,
+            }
+        }
+        self.empty(&listener, kind).await;
+    }
+
+    /// Takes what is in the queue of a listener that closes next: those clients have a connection.
+    async fn empty(&self, listener: &TcpListener, kind: ListenerKind) {
+        loop {
+            let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
+                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+                Poll::Pending => Poll::Ready(None),
+            });
+            match accepted.await {
+                Some(Ok((socket, address))) => {
+                    let slot = self.local.slot().await;
+                    self.begin(socket, address, kind, slot);
+                }
+                Some(Err(_)) | None => return,
+            }
+        }
+    }
+
+    fn begin(&self, socket: TcpStream, address: SocketAddr, kind: ListenerKind, slot: Slot) {
+        self.local.stats.accepted.add(1);
+        // Without it a small frame behind another one waits for the client's delayed ACK.
+        let local_port = socket.set_nodelay(true).and_then(|()| socket.local_addr());
+        let Ok(local_port) = local_port.map(|local| local.port()) else {
+            return; // The client has gone.
+        };
+        let peer = Peer { address, local_port, tls: None, is_controller: false };
+        self.connection(Socket::Tcp(socket), peer, kind, slot);
+    }
+
+    /// Serves a connected socket.
+    pub fn connection(&self, socket: Socket, peer: Peer, kind: ListenerKind, slot: Slot) {
+        let slot = slot.open();
+        match kind {
+            ListenerKind::Http => {
+                spawn_local(plain(self.local.clone(), socket, peer, slot));
+            }
+            ListenerKind::Https => {
+                spawn_local(handshake(self.clone(), socket, peer, slot));
+            }
+        }
+    }
+}
+
+async fn pause(error: &io::Error) {
+    // ECONNABORTED and its like concern one client. EMFILE and ENFILE come again at once.
+    if matches!(error.raw_os_error(), Some(code) if code == EMFILE || code == ENFILE) {
+        tracing::error!(%error, "accept: raise the limit of open files (LimitNOFILE)");
+        sleep(OUT_OF_DESCRIPTORS).await;
+    }
+}
+
+const EMFILE: i32 = nix::errno::Errno::EMFILE as i32;
+const ENFILE: i32 = nix::errno::Errno::ENFILE as i32;
+
+/// Plain HTTP: the first bytes tell which version.
+async fn plain(local: Rc<Local>, socket: Socket, peer: Peer, slot: Slot) {
+    let mut transport = Transport::Plain(socket);
+    let mut input = BytesMut::new();
+    let drain = local.drain.watch();
+    let first = poll_fn(|cx| {
+        loop {
+            if input.len() >= PREFACE.len() || !PREFACE.starts_with(&input) {
+                return Poll::Ready(true);
+            }
+            match poll_read_some(&mut transport, cx, &mut input, FIRST_READ) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(_) => return Poll::Ready(!input.is_empty()),
+                Poll::Pending => return drain.poll(cx, Phase::CloseIdle).map(|()| false),
+            }
+        }
+    });
+    let limit = local.settings.timeouts.keep_alive;
+    if timeout(limit, first).await != Ok(true) {
+        return;
+    }
+    drop(drain);
+    if input.starts_with(PREFACE) {
+        let connection = http2::server::Connection::new(local, peer, transport, input);
+        connection.serve().await;
+    } else {
+        let connection = http1::server::Connection::new(local, peer, transport, input);
+        connection.serve().await;
+    }
+    drop(slot);
+}
+
+/// TLS, then what ALPN says. The connection goes on as a task of its own: the state of a handshake
+/// is several times that of a connection, and would stay in this one.
+async fn handshake(accept: Accept, socket: Socket, peer: Peer, slot: Slot) {
+    let limit = accept.local.settings.timeouts.handshake;
+    match timeout(limit, tls(&accept, socket)).await {
+        Ok(Ok(stream)) => start(accept.local, stream, peer, slot),
+        Ok(Err(error)) => {
+            accept.local.stats.handshake_failures.add(1);
+            tracing::debug!(client = %peer.address, %error, "TLS handshake");
+        }
+        Err(_) => {
+            accept.local.stats.handshake_failures.add(1);
+            tracing::debug!(client = %peer.address, "TLS handshake took too long");
+        }
+    }
+}
+
+type TlsStream = tokio_rustls::server::TlsStream<Socket>;
+
+async fn tls(accept: &Accept, socket: Socket) -> io::Result<TlsStream> {
+    let acceptor = rustls::server::Acceptor::default();
+    let mut start = LazyConfigAcceptor::new(acceptor, socket).await?;
+    if accept.local.settings.tls.strict_sni && !is_routed(&accept.local, &start) {
+        refuse_name(&mut start.io).await?;
+        return Err(io::Error::other("server name is not routed"));
+    }
+    start.into_stream(accept.tls.clone()).await
+}
+
+fn is_routed(local: &Local, start: &tokio_rustls::StartHandshake<Socket>) -> bool {
+    let hello = start.client_hello();
+    let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
+    local.routing().table.host(name.as_bytes()).is_some()
+}
+
+/// A fatal `unrecognized_name` alert (RFC 6066 section 3), in the clear: no key was agreed on yet.
+async fn refuse_name(socket: &mut Socket) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+    socket.write_all(&ALERT).await?;
+    socket.shutdown().await
+}
+
+fn start(local: Rc<Local>, stream: TlsStream, mut peer: Peer, slot: Slot) {
+    let (_, session) = stream.get_ref();
+    let http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
+    let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
+    peer.tls = Some(Tls { server_name });
+    let transport = Transport::ServerTls(Box::new(stream));
+    let input = BytesMut::new();
+    spawn_local(async move {
+        if http2 {
+            http2::server::Connection::new(local, peer, transport, input).serve().await;
+        } else {
+            http1::server::Connection::new(local, peer, transport, input).serve().await;
+        }
+        drop(slot);
+    });
+}

@@ -1,0 +1,131 @@
+//! Bodies over HTTP/2, for either side: one part at a time, never more than flow control allows.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream};
+use http::HeaderMap;
+
+use crate::worker::message::Part;
+
+/// The outgoing body of one stream.
+#[derive(Debug)]
+pub struct Sending {
+    stream: SendStream<Bytes>,
+    pending: Bytes,
+    ending: Ending,
+}
+
+/// What stands after the pending data.
+#[derive(Debug)]
+enum Ending {
+    /// More data, or an end that is not known yet.
+    Open,
+    Data,
+    Trailers(HeaderMap),
+    Sent,
+}
+
+impl Sending {
+    /// `ended`: the head said END_STREAM.
+    pub fn new(stream: SendStream<Bytes>, ended: bool) -> Self {
+        let ending = if ended { Ending::Sent } else { Ending::Open };
+        Sending { stream, pending: Bytes::new(), ending }
+    }
+
+    /// Takes a part. Only after [`Sending::poll_ready`] was ready.
+    pub fn send_data(&mut self, data: Bytes, last: bool) {
+        debug_assert!(self.pending.is_empty(), "the part before it has to leave first");
+        self.pending = data;
+        if last {
+            self.ending = Ending::Data;
+        }
+    }
+
+    pub fn finish(&mut self, trailers: Option<HeaderMap>) {
+        if !matches!(self.ending, Ending::Sent | Ending::Data) {
+            self.ending = trailers.map_or(Ending::Data, Ending::Trailers);
+        }
+    }
+
+    /// Ready when the peer has taken all that there is, as far as flow control is concerned.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        while !self.pending.is_empty() {
+            self.stream.reserve_capacity(self.pending.len());
+            let capacity = match self.stream.capacity() {
+                0 => match ready!(self.stream.poll_capacity(cx)) {
+                    Some(capacity) => capacity?,
+                    None => return Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
+                },
+                capacity => capacity,
+            };
+            let part = self.pending.split_to(capacity.min(self.pending.len()));
+            let last = self.pending.is_empty() && matches!(self.ending, Ending::Data);
+            self.stream.send_data(part, last)?;
+            if last {
+                self.ending = Ending::Sent;
+            }
+        }
+        match std::mem::replace(&mut self.ending, Ending::Open) {
+            Ending::Open => return Poll::Ready(Ok(())),
+            Ending::Data => self.stream.send_data(Bytes::new(), true)?,
+            Ending::Trailers(trailers) => self.stream.send_trailers(trailers)?,
+            Ending::Sent => {}
+        }
+        self.ending = Ending::Sent;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready when the peer has reset the stream.
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_reset(cx).map(|_| ())
+    }
+
+    pub fn reset(&mut self, reason: Reason) {
+        self.stream.send_reset(reason);
+    }
+
+    pub fn is_ended(&self) -> bool {
+        matches!(self.ending, Ending::Sent)
+    }
+}
+
+/// The incoming body of one stream.
+#[derive(Debug)]
+pub struct Receiving {
+    stream: RecvStream,
+    data_done: bool,
+    done: bool,
+}
+
+impl Receiving {
+    pub fn new(stream: RecvStream) -> Self {
+        let done = stream.is_end_stream();
+        Receiving { stream, data_done: done, done }
+    }
+
+    pub fn is_done(&self) -> bool {
+        self.done || self.stream.is_end_stream()
+    }
+
+    /// The next part; `None` at the end. What is handed out may be sent again by the peer at once:
+    /// the side that it goes to has a bound of its own.
+    pub fn poll_part(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part>, h2::Error>> {
+        if self.done {
+            return Poll::Ready(Ok(None));
+        }
+        if !self.data_done {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(data) => {
+                    let data = data?;
+                    self.stream.flow_control().release_capacity(data.len())?;
+                    return Poll::Ready(Ok(Some(Part::Data(data))));
+                }
+                None => self.data_done = true,
+            }
+        }
+        let trailers = ready!(self.stream.poll_trailers(cx))?;
+        self.done = true;
+        Poll::Ready(Ok(trailers.map(Part::Trailers)))
+    }
+}

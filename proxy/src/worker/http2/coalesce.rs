@@ -1,0 +1,170 @@
+//! What stands between h2 and the transport: writes gather here, and leave when the connection's
+//! task says so, once for each turn of its loop.
+//!
+//! h2 flushes once for each DATA frame; passed on, each flush is a TLS record and a system call of
+//! its own. So `poll_flush` does nothing here, and the task calls [`Coalesce::poll_send`].
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::worker::transport::Transport;
+
+/// Gathered bytes at which writes go out although the turn is not over.
+const LIMIT: usize = 64 * 1024;
+/// Most buffers that a thread keeps for connections that have something to send.
+const POOLED: usize = 64;
+
+/// The connection's side; shared with the [`Half`] that h2 owns.
+#[derive(Debug, Clone)]
+pub struct Coalesce(Rc<RefCell<State>>);
+
+/// h2's side.
+#[derive(Debug)]
+pub struct Half(Rc<RefCell<State>>);
+
+#[derive(Debug)]
+struct State {
+    transport: Transport,
+    /// Read before it was known that this is HTTP/2.
+    prefix: BytesMut,
+    gathered: Option<Buffer>,
+    /// Bytes may still sit in the TLS layer.
+    unflushed: bool,
+}
+
+#[derive(Debug)]
+struct Buffer {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+pub fn coalesce(transport: Transport, prefix: BytesMut) -> (Coalesce, Half) {
+    let state = State { transport, prefix, gathered: None, unflushed: false };
+    let state = Rc::new(RefCell::new(state));
+    (Coalesce(state.clone()), Half(state))
+}
+
+impl Coalesce {
+    /// Sends what was gathered. Ready when all of it has left this process.
+    pub fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().poll_send(cx)
+    }
+}
+
+impl State {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_out(cx))?;
+        if self.unflushed {
+            ready!(Pin::new(&mut self.transport).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(buffer) = &mut self.gathered else {
+            return Poll::Ready(Ok(()));
+        };
+        while buffer.sent < buffer.bytes.len() {
+            let rest = &buffer.bytes[buffer.sent..];
+            let written = ready!(Pin::new(&mut self.transport).poll_write(cx, rest))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.unflushed = true;
+            buffer.sent += written;
+        }
+        if let Some(buffer) = self.gathered.take() {
+            give_back(buffer.bytes);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn gathered(&mut self) -> &mut Vec<u8> {
+        &mut self.gathered.get_or_insert_with(|| Buffer { bytes: take(), sent: 0 }).bytes
+    }
+
+    fn is_full(&self) -> bool {
+        self.gathered.as_ref().is_some_and(|buffer| buffer.bytes.len() >= LIMIT)
+    }
+}
+
+fn take() -> Vec<u8> {
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+fn give_back(mut bytes: Vec<u8>) {
+    bytes.clear();
+    POOL.with_borrow_mut(|pool| {
+        // One large burst does not stay for ever.
+        if pool.len() < POOLED && bytes.capacity() <= 2 * LIMIT {
+            pool.push(bytes);
+        }
+    });
+}
+
+impl AsyncRead for Half {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let state = &mut *self.0.borrow_mut();
+        if !state.prefix.is_empty() {
+            let length = state.prefix.len().min(buf.remaining());
+            buf.put_slice(&state.prefix[..length]);
+            state.prefix.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut state.transport).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Half {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[io::IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut state = self.0.borrow_mut();
+        if state.is_full() {
+            ready!(state.poll_write_out(cx))?;
+        }
+        let gathered = state.gathered();
+        let before = gathered.len();
+        data.iter().for_each(|slice| gathered.extend_from_slice(slice));
+        Poll::Ready(Ok(gathered.len() - before))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.0.borrow_mut();
+        ready!(state.poll_send(cx))?;
+        Pin::new(&mut state.transport).poll_shutdown(cx)
+    }
+}

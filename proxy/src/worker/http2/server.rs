@@ -1,0 +1,428 @@
+//! An HTTP/2 connection with the public: one task polls the streams, accepts new ones, polls again,
+//! and then sends once.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{FuturesUnordered, Stream};
+use h2::server::{Builder, SendResponse};
+use h2::{Reason, RecvStream};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::body::{Receiving, Sending};
+use super::coalesce::{Coalesce, Half, coalesce};
+use super::windows;
+use crate::worker::drain::Phase;
+use crate::worker::fields::put_response;
+use crate::worker::http1::head::check_authority;
+use crate::worker::local::{Local, Peer};
+use crate::worker::message::{BodyLength, Fields, Part, RequestHead, ResponseHead, Upgrade};
+use crate::worker::relay::{ClientError, Downstream};
+use crate::worker::request::{self, Outcome};
+use crate::worker::transport::Transport;
+use crate::worker::tunnel::{End, Tunnel};
+
+/// Streams that a client may reset before they were answered, before the connection is ended
+/// (CVE-2023-44487).
+const MAX_RESETS: usize = 100;
+
+/// A connection and all that it is doing.
+pub struct Connection {
+    local: Rc<Local>,
+    peer: Rc<Peer>,
+    output: Coalesce,
+    io: Half,
+    /// Streams that became tunnels.
+    tunnels: Rc<Cell<usize>>,
+}
+
+impl Connection {
+    /// `input` is what was read of the connection before.
+    pub fn new(local: Rc<Local>, peer: Peer, transport: Transport, input: BytesMut) -> Self {
+        let (output, io) = coalesce(transport, input);
+        Connection { local, peer: Rc::new(peer), output, io, tunnels: Rc::default() }
+    }
+
+    /// Serves streams until either side ends the connection.
+    pub async fn serve(self) {
+        let Connection { local, peer, output, io, tunnels } = self;
+        let Some(connection) = handshake(&local, &output, io).await else { return };
+        let stream = |request, respond| {
+            serve_stream(local.clone(), peer.clone(), tunnels.clone(), request, respond)
+        };
+        Driver {
+            output: &output,
+            connection,
+            streams: FuturesUnordered::new(),
+            drain: local.drain.watch(),
+            going_away: false,
+            tunnels: &tunnels,
+            idle: Idle::new(local.settings.timeouts.keep_alive),
+        }
+        .run(stream)
+        .await;
+    }
+}
+
+type Http2 = h2::server::Connection<Half, Bytes>;
+
+async fn handshake(local: &Local, output: &Coalesce, io: Half) -> Option<Http2> {
+    let limits = &local.settings.limits;
+    let mut builder = Builder::new();
+    builder
+        .initial_window_size(windows::STREAM)
+        .initial_connection_window_size(windows::CONNECTION)
+        .max_send_buffer_size(windows::SEND_BUFFER)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.header_bytes.try_into().unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(Some(MAX_RESETS))
+        .enable_connect_protocol();
+    let mut handshake = std::pin::pin!(builder.handshake(io));
+    let both = poll_fn(|cx| {
+        let done = handshake.as_mut().poll(cx);
+        match output.poll_send(cx) {
+            Poll::Ready(Err(_)) => Poll::Ready(None),
+            _ => done.map(Result::ok),
+        }
+    });
+    tokio::time::timeout(local.settings.timeouts.header_read, both).await.ok().flatten()
+}
+
+/// Everything that one turn of the connection's loop touches.
+struct Driver<'a, F> {
+    output: &'a Coalesce,
+    connection: Http2,
+    streams: FuturesUnordered<F>,
+    drain: crate::worker::drain::DrainWatch,
+    going_away: bool,
+    tunnels: &'a Cell<usize>,
+    idle: Idle,
+}
+
+impl<F: Future<Output = ()>> Driver<'_, F> {
+    async fn run(mut self, stream: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F) {
+        poll_fn(|cx| self.poll_turn(cx, &stream)).await;
+    }
+
+    fn poll_turn(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
+    ) -> Poll<()> {
+        self.poll_drain(cx);
+        let over = loop {
+            self.poll_streams(cx);
+            match self.poll_accept(cx, stream) {
+                Accept::Some => {}
+                Accept::None => break false,
+                Accept::Over => break true,
+            }
+        };
+        match self.output.poll_send(cx) {
+            Poll::Ready(Err(_)) => return Poll::Ready(()),
+            Poll::Ready(Ok(())) if over => return Poll::Ready(()),
+            // What is still to be sent wakes this task when the socket takes it.
+            _ if over => return Poll::Pending,
+            _ => {}
+        }
+        if self.is_cut_off(cx) {
+            return Poll::Ready(());
+        }
+        if self.idle.poll_over(cx, self.streams.is_empty()) && !self.going_away {
+            self.go_away();
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn poll_drain(&mut self, cx: &mut Context<'_>) {
+        if !self.going_away && self.drain.poll(cx, Phase::Drain).is_ready() {
+            self.go_away();
+        }
+    }
+
+    /// GOAWAY with the highest stream id, then, a round trip later, with the last one accepted; h2
+    /// closes the connection when the streams are done.
+    fn go_away(&mut self) {
+        self.going_away = true;
+        self.connection.graceful_shutdown();
+    }
+
+    /// The drain limit has come. Tunnels have a limit of their own.
+    fn is_cut_off(&self, cx: &mut Context<'_>) -> bool {
+        let phase = if self.tunnels.get() > 0 { Phase::CloseAll } else { Phase::CloseRequests };
+        self.drain.poll(cx, phase).is_ready()
+    }
+
+    fn poll_streams(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {}
+    }
+
+    /// Takes all streams that have come, and lets h2 write what streams had to say.
+    fn poll_accept(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
+    ) -> Accept {
+        let mut accepted = Accept::None;
+        loop {
+            match self.connection.poll_accept(cx) {
+                Poll::Ready(Some(Ok((request, respond)))) => {
+                    self.streams.push(stream(request, respond));
+                    accepted = Accept::Some;
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    tracing::debug!(%error, "HTTP/2 connection");
+                    return Accept::Over;
+                }
+                Poll::Ready(None) => return Accept::Over,
+                Poll::Pending => return accepted,
+            }
+        }
+    }
+}
+
+enum Accept {
+    Some,
+    None,
+    Over,
+}
+
+/// Ends a connection that had no stream for a while.
+struct Idle {
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
+    since: Option<Instant>,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        let now = Instant::now();
+        Idle { limit, timer: Box::pin(sleep_until(now + limit)), since: Some(now) }
+    }
+
+    fn poll_over(&mut self, cx: &mut Context<'_>, is_idle: bool) -> bool {
+        if !is_idle {
+            self.since = None;
+            return false;
+        }
+        let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        // Moved only when it fires: a busy connection does not touch the timer.
+        while self.timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= deadline {
+                return true;
+            }
+            self.timer.as_mut().reset(deadline);
+        }
+        false
+    }
+}
+
+/// One stream, from its head to its end.
+async fn serve_stream(
+    local: Rc<Local>,
+    peer: Rc<Peer>,
+    tunnels: Rc<Cell<usize>>,
+    request: Request<RecvStream>,
+    mut respond: SendResponse<Bytes>,
+) {
+    let (parts, stream) = request.into_parts();
+    let Some(head) = request_head(parts, &stream) else {
+        respond.send_reset(Reason::PROTOCOL_ERROR);
+        return;
+    };
+    let mut client = Http2Client { respond, sending: None, receiving: Receiving::new(stream) };
+    match request::serve(&local, &peer, &head, &mut client).await {
+        Outcome::Done => client.end(),
+        Outcome::Broken => client.reset(),
+        Outcome::Switched(switch) => {
+            let Some(end) = client.into_tunnel(&switch.head) else { return };
+            let _tunnel = local.stats.tunnels.enter();
+            let _held = Held::enter(&tunnels);
+            let drain = local.drain.watch();
+            let idle = local.settings.timeouts.tunnel_idle;
+            Tunnel::new(end, switch.upstream).run(idle, &drain).await;
+        }
+    }
+}
+
+struct Held<'a>(&'a Cell<usize>);
+
+impl<'a> Held<'a> {
+    fn enter(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Held(count)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+/// The head of a stream as the router sees it. `None` for what RFC 9113 section 8.3 calls malformed
+/// and h2 lets pass.
+fn request_head(parts: http::request::Parts, stream: &RecvStream) -> Option<RequestHead> {
+    let fields = parts.headers;
+    let authority = match (parts.uri.authority(), fields.get(HOST)) {
+        (Some(authority), None) => Bytes::copy_from_slice(authority.as_str().as_bytes()),
+        // RFC 9113 section 8.3.1: a Host that differs makes the request malformed.
+        (Some(authority), Some(host))
+            if authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes()) =>
+        {
+            Bytes::copy_from_slice(authority.as_str().as_bytes())
+        }
+        (Some(_), Some(_)) => return None,
+        (None, Some(host)) => Bytes::copy_from_slice(host.as_bytes()),
+        (None, None) => return None,
+    };
+    check_authority(&authority).ok()?;
+    if fields.get_all(HOST).iter().count() > 1 {
+        return None;
+    }
+    let protocol = parts.extensions.get::<h2::ext::Protocol>();
+    let upgrade = protocol
+        .map(|protocol| Upgrade::Connect(Bytes::copy_from_slice(protocol.as_str().as_bytes())));
+    let target = match parts.uri.path_and_query() {
+        Some(target) => Bytes::copy_from_slice(target.as_str().as_bytes()),
+        None if parts.method == Method::CONNECT => Bytes::new(),
+        None => return None,
+    };
+    let body = match &upgrade {
+        // What follows is the tunnel's.
+        Some(_) => BodyLength::Empty,
+        None if stream.is_end_stream() => BodyLength::Empty,
+        None => content_length(&fields)?,
+    };
+    Some(RequestHead {
+        method: parts.method,
+        target,
+        authority,
+        version: http::Version::HTTP_2,
+        fields: Fields::Map(fields),
+        body,
+        upgrade,
+    })
+}
+
+fn content_length(fields: &HeaderMap) -> Option<BodyLength> {
+    let mut all = fields.get_all(CONTENT_LENGTH).iter();
+    match (all.next(), all.next()) {
+        (None, _) => Some(BodyLength::Unknown),
+        (Some(value), None) if value.as_bytes().iter().all(u8::is_ascii_digit) => {
+            Some(BodyLength::Known(value.to_str().ok()?.parse().ok()?))
+        }
+        (Some(_), _) => None,
+    }
+}
+
+/// One stream, as the relay sees it.
+struct Http2Client {
+    respond: SendResponse<Bytes>,
+    /// Once the head of the response is out.
+    sending: Option<Sending>,
+    receiving: Receiving,
+}
+
+impl Http2Client {
+    /// The response is out. A request body that is still coming is not wanted any more (RFC 9113
+    /// section 8.1).
+    fn end(&mut self) {
+        if !self.receiving.is_done() {
+            self.respond.send_reset(Reason::NO_ERROR);
+        }
+    }
+
+    fn reset(&mut self) {
+        self.respond.send_reset(Reason::INTERNAL_ERROR);
+    }
+
+    /// RFC 8441 section 5: the 101 of the upstream is a 200 here.
+    fn into_tunnel(mut self, head: &ResponseHead) -> Option<End> {
+        let mut response = http_response(head);
+        *response.status_mut() = StatusCode::OK;
+        response.headers_mut().remove("sec-websocket-accept");
+        let stream = self.respond.send_response(response, false).ok()?;
+        let sending = Sending::new(stream, false);
+        Some(End::Http2 { sending, receiving: self.receiving })
+    }
+
+    fn sending(&mut self) -> Result<&mut Sending, ClientError> {
+        self.sending.as_mut().ok_or(ClientError::Gone)
+    }
+}
+
+fn http_response(head: &ResponseHead) -> Response<()> {
+    let mut fields = HeaderMap::with_capacity(16);
+    put_response(head, &mut fields);
+    let length = match head.body {
+        BodyLength::Known(length) => Some(length.into()),
+        // Of a response to HEAD, or a 304.
+        BodyLength::Empty => head
+            .fields
+            .get("content-length")
+            .and_then(|value| http::HeaderValue::from_bytes(value).ok()),
+        BodyLength::Unknown => None,
+    };
+    if let Some(length) = length {
+        fields.insert(CONTENT_LENGTH, length);
+    }
+    let mut response = Response::new(());
+    *response.status_mut() = head.status;
+    *response.headers_mut() = fields;
+    response
+}
+
+impl Downstream for Http2Client {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Part>, ClientError>> {
+        self.receiving.poll_part(cx).map_err(|_| ClientError::Gone)
+    }
+
+    fn send_informational(&mut self, head: &ResponseHead) -> Result<(), ClientError> {
+        let response = http_response(head);
+        self.respond.send_informational(response).map_err(|_| ClientError::Gone)
+    }
+
+    fn send_head(&mut self, head: &ResponseHead, end: bool) -> Result<(), ClientError> {
+        let response = http_response(head);
+        let stream = self.respond.send_response(response, end).map_err(|_| ClientError::Gone)?;
+        self.sending = Some(Sending::new(stream, end));
+        Ok(())
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        self.sending()?.poll_ready(cx).map_err(|_| ClientError::Gone)
+    }
+
+    fn send_data(&mut self, data: Bytes, last: bool) {
+        if let Some(sending) = &mut self.sending {
+            sending.send_data(data, last);
+        }
+    }
+
+    fn finish(&mut self, trailers: Option<HeaderMap>) {
+        if let Some(sending) = &mut self.sending {
+            sending.finish(trailers);
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        match &mut self.sending {
+            Some(sending) => sending.poll_ready(cx).map_err(|_| ClientError::Gone),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.respond.poll_reset(cx).map(|_| ())
+    }
+}

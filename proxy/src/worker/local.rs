@@ -1,0 +1,136 @@
+//! What the connections of one worker thread share: nothing in here is touched by another thread
+//! but the table it is made from and the counters that the control thread reads.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use arc_swap::Cache;
+use tokio::sync::Notify;
+
+use super::access_log::AccessLog;
+use super::drain::Drain;
+use super::stats::ThreadStats;
+use super::table::Table;
+use super::upstream::Pools;
+use super::upstream::connect::Connector;
+use crate::protocol::settings::WorkerSettings;
+
+#[derive(Debug)]
+pub struct Local {
+    pub settings: Arc<WorkerSettings>,
+    pub stats: Arc<ThreadStats>,
+    pub drain: Rc<Drain>,
+    pub log: AccessLog,
+    pub connector: Connector,
+    table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
+    routing: RefCell<Rc<Routing>>,
+    slots: Cell<usize>,
+    slot_freed: Notify,
+}
+
+/// One snapshot with this thread's pools for it. A request keeps the one that it began with.
+#[derive(Debug)]
+pub struct Routing {
+    pub table: Arc<Table>,
+    pub pools: Pools,
+}
+
+impl Local {
+    pub fn new(
+        settings: Arc<WorkerSettings>,
+        table: Arc<ArcSwap<Table>>,
+        stats: Arc<ThreadStats>,
+        log: AccessLog,
+    ) -> Rc<Self> {
+        let first = table.load_full();
+        let pools = Pools::new(&first, None);
+        // The limit is the worker's; each thread has its share, at least one.
+        let slots = (settings.limits.connections / settings.threads.max(1)).max(1);
+        Rc::new(Local {
+            connector: Connector::new(&settings),
+            settings,
+            stats,
+            drain: Drain::new(),
+            log,
+            table: RefCell::new(Cache::new(table)),
+            routing: RefCell::new(Rc::new(Routing { table: first, pools })),
+            slots: Cell::new(slots),
+            slot_freed: Notify::new(),
+        })
+    }
+
+    /// The current snapshot. Pools are made anew when it has changed; upstreams that are in both
+    /// keep their connections and their history.
+    pub fn routing(&self) -> Rc<Routing> {
+        let mut cache = self.table.borrow_mut();
+        let table = cache.load();
+        let mut routing = self.routing.borrow_mut();
+        if !Arc::ptr_eq(table, &routing.table) {
+            let pools = Pools::new(table, Some(&routing.pools));
+            *routing = Rc::new(Routing { table: table.clone(), pools });
+        }
+        routing.clone()
+    }
+
+    /// Waits until this thread may have another connection.
+    pub async fn slot(self: &Rc<Self>) -> Slot {
+        while self.slots.get() == 0 {
+            self.slot_freed.notified().await;
+        }
+        self.slots.set(self.slots.get() - 1);
+        Slot { local: self.clone(), is_open: false }
+    }
+
+    /// Waits until no connection is open. For the one task that ends the thread.
+    pub async fn all_closed(&self) {
+        while self.stats.connections.get() > 0 {
+            self.slot_freed.notified().await;
+        }
+    }
+}
+
+/// The right to have one connection.
+#[derive(Debug)]
+pub struct Slot {
+    local: Rc<Local>,
+    is_open: bool,
+}
+
+impl Slot {
+    /// The connection is there.
+    pub fn open(mut self) -> Self {
+        self.local.stats.connections.add(1);
+        self.is_open = true;
+        self
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.local.slots.set(self.local.slots.get() + 1);
+        if self.is_open {
+            self.local.stats.connections.sub(1);
+        }
+        self.local.slot_freed.notify_one();
+    }
+}
+
+/// Who is at the other end of a public connection, and how it came in.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    pub address: SocketAddr,
+    pub local_port: u16,
+    /// `None` without TLS.
+    pub tls: Option<Tls>,
+    /// The controller asks through this connection whether the worker is ready.
+    pub is_controller: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// Server name of the handshake, lower case.
+    pub server_name: Option<Box<str>>,
+}

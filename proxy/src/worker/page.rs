@@ -1,0 +1,161 @@
+//! Answers of the worker's own: small, plain, and without a version.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::message::{BodyLength, Fields, RequestHead, ResponseHead};
+
+/// Seconds after which a client may try again, when nobody is up for a host.
+const RETRY_AFTER_SECONDS: &str = "5";
+
+/// An answer that no upstream gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Page {
+    /// A status with a sentence on what it means here.
+    Status(StatusCode, &'static str),
+    /// 503: nobody is up; the client may try again soon.
+    Unavailable(&'static str),
+    /// 503 for a host that is not routed.
+    UnknownHost,
+    /// 301 to the same place over HTTPS.
+    ToHttps(HeaderValue),
+    /// The controller's question whether this worker serves.
+    Ready,
+}
+
+impl Page {
+    pub const BAD_REQUEST: Page =
+        Page::Status(StatusCode::BAD_REQUEST, "The request could not be understood.");
+    pub const NOT_FOUND: Page =
+        Page::Status(StatusCode::NOT_FOUND, "Nothing is routed under this path.");
+    pub const METHOD_NOT_ALLOWED: Page =
+        Page::Status(StatusCode::METHOD_NOT_ALLOWED, "This method is not served here.");
+    pub const REQUEST_TIMEOUT: Page =
+        Page::Status(StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive.");
+    pub const TOO_LARGE: Page =
+        Page::Status(StatusCode::PAYLOAD_TOO_LARGE, "The request body is larger than allowed.");
+    pub const MISDIRECTED: Page = Page::Status(
+        StatusCode::MISDIRECTED_REQUEST,
+        "This connection was opened for another host. Please try again on a new one.",
+    );
+    pub const HEADERS_TOO_LARGE: Page = Page::Status(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "The request header is larger than allowed.",
+    );
+    pub const NOT_IMPLEMENTED: Page =
+        Page::Status(StatusCode::NOT_IMPLEMENTED, "This transfer coding is not supported.");
+    pub const VERSION: Page = Page::Status(
+        StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+        "This version of HTTP is not supported.",
+    );
+    pub const BAD_GATEWAY: Page =
+        Page::Status(StatusCode::BAD_GATEWAY, "The application did not answer properly.");
+    pub const GATEWAY_TIMEOUT: Page =
+        Page::Status(StatusCode::GATEWAY_TIMEOUT, "The application did not answer in time.");
+    pub const NOBODY_UP: Page = Page::Unavailable("The application is not up at the moment.");
+    pub const NO_CERTIFICATE: Page =
+        Page::Unavailable("There is no trusted certificate for this host yet.");
+    pub const HTTPS_ALONE: Page = Page::Unavailable("This host is served over HTTPS alone.");
+    pub const HTTP_ALONE: Page = Page::Unavailable("This host is served over plain HTTP alone.");
+
+    /// The response, in JSON where the client prefers it to HTML.
+    pub fn render(&self, request: Option<&RequestHead>) -> (ResponseHead, Bytes) {
+        let (status, sentence) = self.parts();
+        let mut fields = HeaderMap::with_capacity(4);
+        fields.insert(DATE, super::access_log::http_date());
+        match self {
+            Page::Unavailable(_) => {
+                fields.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+            }
+            Page::ToHttps(location) => {
+                fields.insert(LOCATION, location.clone());
+            }
+            Page::Status(StatusCode::METHOD_NOT_ALLOWED, _) => {
+                let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+                fields.insert(ALLOW, HeaderValue::from_static(methods));
+            }
+            Page::Status(..) | Page::UnknownHost | Page::Ready => {}
+        }
+        let (content_type, body) = if *self == Page::Ready {
+            ("text/plain", "ready".to_owned())
+        } else if request.is_some_and(prefers_json) {
+            ("application/json", json(status, sentence))
+        } else {
+            ("text/html; charset=utf-8", html(status, sentence))
+        };
+        fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let length = BodyLength::Known(body.len() as u64);
+        (ResponseHead { status, fields: Fields::Map(fields), body: length }, body.into())
+    }
+
+    fn parts(&self) -> (StatusCode, &'static str) {
+        match self {
+            Page::Status(status, sentence) => (*status, sentence),
+            Page::Unavailable(sentence) => (StatusCode::SERVICE_UNAVAILABLE, sentence),
+            Page::UnknownHost => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The server is running. No application is routed under this name.",
+            ),
+            Page::ToHttps(_) => (StatusCode::MOVED_PERMANENTLY, "Please use HTTPS."),
+            Page::Ready => (StatusCode::OK, "ready"),
+        }
+    }
+}
+
+/// Whether the first of JSON and HTML in `Accept` is JSON.
+fn prefers_json(request: &RequestHead) -> bool {
+    let accept = request.fields.get("accept").unwrap_or_default();
+    let at = |needle: &[u8]| memchr::memmem::find(accept, needle).unwrap_or(usize::MAX);
+    at(b"json") < at(b"text/html")
+}
+
+fn json(status: StatusCode, sentence: &str) -> String {
+    serde_json::json!({ "status": status.as_u16(), "error": sentence }).to_string()
+}
+
+fn html(status: StatusCode, sentence: &str) -> String {
+    let (code, reason) = (status.as_u16(), status.canonical_reason().unwrap_or_default());
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{code} {reason}</title>\n\
+         <style>:root{{color-scheme:light dark}}body{{font:1rem/1.5 system-ui,sans-serif;\
+         max-width:36rem;margin:20vh auto;padding:0 1rem}}</style>\n\
+         <h1>{code} {reason}</h1>\n<p>{sentence}</p>\n</html>\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{Method, Version};
+
+    fn asking(accept: &'static str) -> RequestHead {
+        let mut fields = HeaderMap::new();
+        fields.insert("accept", HeaderValue::from_static(accept));
+        RequestHead {
+            method: Method::GET,
+            target: "/".into(),
+            authority: "a".into(),
+            version: Version::HTTP_11,
+            fields: Fields::Map(fields),
+            body: BodyLength::Empty,
+            upgrade: None,
+        }
+    }
+
+    #[test]
+    fn json_is_for_those_who_prefer_it() {
+        for (accept, want) in [
+            ("application/json", true),
+            ("application/problem+json, text/html", true),
+            ("text/html, application/json", false),
+            ("*/*", false),
+        ] {
+            assert_eq!(prefers_json(&asking(accept)), want, "{accept}");
+        }
+        let (head, body) = Page::NOBODY_UP.render(Some(&asking("application/json")));
+        assert_eq!(head.fields.get("retry-after"), Some(&b"5"[..]));
+        assert_eq!(body, r#"{"error":"The application is not up at the moment.","status":503}"#);
+    }
+}

@@ -1,0 +1,504 @@
+//! One request, from its head to its line in the access log: find the route, choose an upstream,
+//! relay, try another one where that is safe.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, Version};
+
+use super::access_log::Entry;
+use super::fields::Client;
+use super::local::{Local, Peer, Routing};
+use super::message::{BodyLength, RequestHead, ResponseHead};
+use super::page::Page;
+use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, Progress, relay};
+use super::table::{Host, Replace, Route, normal_host, normal_path};
+use super::tunnel::End;
+use super::upstream::balance::Tried;
+use super::upstream::exchange::{Exchange, Request, UpstreamError};
+use super::upstream::{Member, Pool};
+use crate::protocol::settings::Limits;
+use crate::protocol::snapshot::HttpsMethod;
+
+/// Most upstreams that one request is tried on.
+const ATTEMPTS: usize = 3;
+/// The path that the controller asks for on a connection that it handed over.
+pub const READY_PATH: &[u8] = b"/.well-known/baton/ready";
+
+/// What the connection does next.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The response is complete.
+    Done,
+    /// The response was cut short: the client must not take it for whole.
+    Broken,
+    /// The upstream switched protocols.
+    Switched(Box<Switch>),
+}
+
+/// What is left to do when both sides agreed on another protocol.
+#[derive(Debug)]
+pub struct Switch {
+    pub upstream: End,
+    /// The upstream's 101.
+    pub head: ResponseHead,
+}
+
+/// Serves one request. Everything that goes wrong ends in an answer or in a cut response, and in
+/// the log.
+pub async fn serve<D: Downstream>(
+    local: &Rc<Local>,
+    peer: &Peer,
+    head: &RequestHead,
+    client: &mut D,
+) -> Outcome {
+    let _active = local.stats.requests_active.enter();
+    let mut record = Record::new();
+    // One snapshot for the whole request.
+    let routing = local.routing();
+    let outcome = match find(&routing, peer, head, &local.settings.limits) {
+        Err(page) => answer(client, head, &page, &mut record).await,
+        Ok((pool, target)) => {
+            let client_side = Client {
+                address: peer.address.ip(),
+                local_port: peer.local_port,
+                tls: peer.tls.is_some(),
+                trusted_proxies: &local.settings.trusted_proxies,
+            };
+            let request = Request { head, client: &client_side, target: &target };
+            let pool = routing.pools.pool(pool);
+            forward(local, pool, &request, client, &mut record).await
+        }
+    };
+    record.write(local, peer, head);
+    outcome
+}
+
+/// What a request's head alone decides: the pool and the target that goes upstream, or an answer.
+fn find(
+    routing: &Routing,
+    peer: &Peer,
+    head: &RequestHead,
+    limits: &Limits,
+) -> Result<(usize, Bytes), Page> {
+    if peer.is_controller && head.path() == READY_PATH {
+        return Err(Page::Ready);
+    }
+    // A forward proxy would be an open door; TRACE reflects what cookies a script may not see.
+    let plain_connect = head.method == Method::CONNECT && head.upgrade.is_none();
+    if plain_connect || head.method == Method::TRACE {
+        return Err(Page::METHOD_NOT_ALLOWED);
+    }
+    if matches!(head.body, BodyLength::Known(length)
+        if limits.body_bytes > 0 && length > limits.body_bytes)
+    {
+        return Err(Page::TOO_LARGE);
+    }
+    let name = normal_host(&head.authority);
+    if is_misdirected(routing, peer, &name) {
+        return Err(Page::MISDIRECTED);
+    }
+    let host = routing.table.host(&name).ok_or(Page::UnknownHost)?;
+    check_scheme(host, peer, head)?;
+    let path = if head.target.as_ref() == b"*" { b"/" } else { head.path() };
+    let normal = normal_path(path).ok_or(Page::BAD_REQUEST)?;
+    let route = host.route(&normal).ok_or(Page::NOT_FOUND)?;
+    Ok((route.pool, target(route, head, &normal)))
+}
+
+/// RFC 9110 section 7.4: a request for a host that this connection's certificate does not speak
+/// for. Browsers put requests for several hosts on one HTTP/2 connection.
+fn is_misdirected(routing: &Routing, peer: &Peer, name: &[u8]) -> bool {
+    let Some(server_name) = peer.tls.as_ref().and_then(|tls| tls.server_name.as_deref()) else {
+        return false;
+    };
+    if server_name.as_bytes() == name {
+        return false;
+    }
+    let certificates = &routing.table.certificates;
+    let asked = std::str::from_utf8(name).map_or(0, |name| certificates.find(name));
+    asked != certificates.find(server_name)
+}
+
+/// The table of nginx-proxy's HTTPS_METHOD.
+fn check_scheme(host: &Host, peer: &Peer, head: &RequestHead) -> Result<(), Page> {
+    match (host.https, peer.tls.is_some()) {
+        (HttpsMethod::NoHttps, true) => Err(Page::HTTP_ALONE),
+        (HttpsMethod::NoHttps, false) => Ok(()),
+        (_, true) if !host.trusted => Err(Page::NO_CERTIFICATE),
+        (_, true) => Ok(()),
+        (HttpsMethod::NoHttp, false) => Err(Page::HTTPS_ALONE),
+        (HttpsMethod::Redirect, false) if host.trusted => Err(to_https(head)),
+        (HttpsMethod::Redirect | HttpsMethod::NoRedirect, false) => Ok(()),
+    }
+}
+
+fn to_https(head: &RequestHead) -> Page {
+    let name = normal_host(&head.authority);
+    let mut location = b"https://".to_vec();
+    if name.contains(&b':') {
+        location.extend_from_slice(&[b"[", name.as_slice(), b"]"].concat());
+    } else {
+        location.extend_from_slice(&name);
+    }
+    location.extend_from_slice(&head.target);
+    HeaderValue::from_bytes(&location).map_or(Page::BAD_REQUEST, Page::ToHttps)
+}
+
+/// The target that goes upstream: as received, or with the route's prefix replaced.
+fn target(route: &Route, head: &RequestHead, normal: &[u8]) -> Bytes {
+    let Some(Replace { prefix, by }) = &route.replace else {
+        return head.target.clone();
+    };
+    let (path, query) = head.target.split_at(head.path().len());
+    // A path that only matched once it was decoded goes up the way it matched.
+    let encoded;
+    let rest = match path.strip_prefix(prefix.as_ref()) {
+        Some(rest) => rest,
+        None => {
+            encoded = encode(normal.strip_prefix(prefix.as_ref()).unwrap_or_default());
+            encoded.as_slice()
+        }
+    };
+    let slash = by.ends_with(b"/");
+    let rest = if slash { rest.strip_prefix(b"/").unwrap_or(rest) } else { rest };
+    let mut target = [by.as_ref(), rest].concat();
+    if !target.starts_with(b"/") {
+        target.insert(0, b'/');
+    }
+    target.extend_from_slice(query);
+    target.into()
+}
+
+/// RFC 3986 section 3.3: what a path segment may hold stands, all else is percent-encoded.
+fn encode(path: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::with_capacity(path.len());
+    for &byte in path {
+        if byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte) {
+            encoded.push(byte);
+        } else {
+            encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+    encoded
+}
+
+/// Answers by a page of our own.
+async fn answer<D: Downstream>(
+    client: &mut D,
+    head: &RequestHead,
+    page: &Page,
+    record: &mut Record,
+) -> Outcome {
+    let (response, body) = page.render(Some(head));
+    record.progress.status = Some(response.status);
+    let empty = head.method == Method::HEAD;
+    if client.send_head(&response, empty).is_err() {
+        return Outcome::Broken;
+    }
+    if !empty {
+        record.progress.bytes = body.len() as u64;
+        client.send_data(body, true);
+    }
+    match std::future::poll_fn(|cx| client.poll_flush(cx)).await {
+        Ok(()) => Outcome::Done,
+        Err(_) => Outcome::Broken,
+    }
+}
+
+/// Tries upstreams until one answers, or trying again would not be safe.
+async fn forward<D: Downstream>(
+    local: &Rc<Local>,
+    pool: &Pool,
+    request: &Request<'_>,
+    client: &mut D,
+    record: &mut Record,
+) -> Outcome {
+    let mut tried = Tried::default();
+    let mut page = Page::NOBODY_UP;
+    // Set when the same upstream is asked once more, over a new connection.
+    let mut same = None;
+    loop {
+        let fresh = same.is_some();
+        let Some(index) = same.take().or_else(|| next(local, pool, &tried)) else {
+            return answer(client, request.head, &page, record).await;
+        };
+        let member = &pool.members[index];
+        match attempt(local, member, request, fresh, client, record).await {
+            Attempt::Ended(outcome) => return outcome,
+            Attempt::Answer(page) => return answer(client, request.head, &page, record).await,
+            Attempt::Again(Again::SameUpstream) => same = Some(index),
+            Attempt::Again(Again::AnotherUpstream(why)) => {
+                page = why;
+                tried.add(index);
+            }
+        }
+        local.stats.retries.add(1);
+    }
+}
+
+fn next(local: &Local, pool: &Pool, tried: &Tried) -> Option<usize> {
+    let open = tried.count() < ATTEMPTS;
+    open.then(|| pool.pick(local.settings.balance, tried, tokio::time::Instant::now())).flatten()
+}
+
+/// How one attempt went.
+enum Attempt {
+    Ended(Outcome),
+    Answer(Page),
+    Again(Again),
+}
+
+/// Nothing was lost: the request may go out once more.
+#[derive(Debug, PartialEq, Eq)]
+enum Again {
+    SameUpstream,
+    /// With the page to show when there is no other.
+    AnotherUpstream(Page),
+}
+
+async fn attempt<D: Downstream>(
+    local: &Rc<Local>,
+    member: &Member,
+    request: &Request<'_>,
+    fresh: bool,
+    client: &mut D,
+    record: &mut Record,
+) -> Attempt {
+    record.attempt(&member.name);
+    let mut exchange = match Exchange::open(local, member, request, fresh).await {
+        Ok(exchange) => exchange,
+        Err(error) => {
+            failed(local, member, &error);
+            return Attempt::Again(Again::AnotherUpstream(page_for(&error)));
+        }
+    };
+    let bounds = Bounds {
+        timeouts: &local.settings.timeouts,
+        limits: &local.settings.limits,
+        upgrade: request.head.upgrade.is_some(),
+    };
+    let body = request.head.body;
+    match relay(client, &mut exchange, body, bounds, &mut record.progress).await {
+        Ok(Finished::Complete) => {
+            member.upstream.succeeded();
+            exchange.release(local);
+            Attempt::Ended(Outcome::Done)
+        }
+        Ok(Finished::Switched(head)) => {
+            member.upstream.succeeded();
+            match exchange.into_tunnel() {
+                Some(upstream) => {
+                    Attempt::Ended(Outcome::Switched(Box::new(Switch { upstream, head })))
+                }
+                None => Attempt::Answer(Page::BAD_GATEWAY),
+            }
+        }
+        Err(failure) => after(local, member, request.head, exchange.is_reused(), failure),
+    }
+}
+
+/// What a failed attempt leads to.
+fn after(
+    local: &Local,
+    member: &Member,
+    head: &RequestHead,
+    reused: bool,
+    failure: Failure,
+) -> Attempt {
+    let error = match failure.cause {
+        Cause::Client(error) => {
+            return match page_for_client(&error).filter(|_| !failure.response_started) {
+                Some(page) => Attempt::Answer(page),
+                None => Attempt::Ended(Outcome::Broken),
+            };
+        }
+        Cause::Upstream(error) => error,
+    };
+    let again = again(head, &error, failure.body_taken, reused);
+    if again != Some(Again::SameUpstream) {
+        failed(local, member, &error);
+    }
+    match again {
+        _ if failure.response_started => Attempt::Ended(Outcome::Broken),
+        Some(again) => Attempt::Again(again),
+        None => Attempt::Answer(page_for(&error)),
+    }
+}
+
+/// Whether a request that was sent may be sent again (RFC 9110 section 9.2.2): only when no byte of
+/// an answer came and no byte of its body went, and when it is idempotent or was not processed.
+fn again(
+    head: &RequestHead,
+    error: &UpstreamError,
+    body_taken: bool,
+    reused: bool,
+) -> Option<Again> {
+    let possible = !body_taken
+        && match error {
+            UpstreamError::Closed => head.is_idempotent(),
+            UpstreamError::Unprocessed => true,
+            _ => false,
+        };
+    possible.then(|| {
+        if reused {
+            // It closed a connection that had been idle, as it may: that says nothing about it.
+            Again::SameUpstream
+        } else {
+            Again::AnotherUpstream(page_for(error))
+        }
+    })
+}
+
+fn failed(local: &Local, member: &Member, error: &UpstreamError) {
+    local.stats.upstream_failures.add(1);
+    let unreachable = matches!(error, UpstreamError::Connect(_));
+    let (name, address) = (&member.name, member.upstream.address);
+    match member.upstream.failed(tokio::time::Instant::now(), unreachable) {
+        Some(time) => {
+            tracing::warn!(upstream = %name, %address, %error, "upstream left out for {time:?}");
+        }
+        None => tracing::debug!(upstream = %name, %address, %error, "upstream failed"),
+    }
+}
+
+fn page_for(error: &UpstreamError) -> Page {
+    match error {
+        UpstreamError::TimedOut => Page::GATEWAY_TIMEOUT,
+        UpstreamError::Connect(error) if error.kind() == std::io::ErrorKind::TimedOut => {
+            Page::GATEWAY_TIMEOUT
+        }
+        _ => Page::BAD_GATEWAY,
+    }
+}
+
+fn page_for_client(error: &ClientError) -> Option<Page> {
+    match error {
+        ClientError::Body(_) => Some(Page::BAD_REQUEST),
+        ClientError::TooLarge => Some(Page::TOO_LARGE),
+        ClientError::BodyTimedOut => Some(Page::REQUEST_TIMEOUT),
+        ClientError::Gone | ClientError::SendTimedOut => None,
+    }
+}
+
+/// Counts and logs an answer to what was not a request.
+pub fn refused(local: &Local, peer: &Peer, status: StatusCode) {
+    local.stats.responses[class(status)].add(1);
+    local.log.write(&Entry {
+        client: peer.address.ip(),
+        request: None,
+        tls: peer.tls.is_some(),
+        status: Some(status),
+        bytes: 0,
+        duration: Duration::ZERO,
+        upstream: None,
+        attempts: 0,
+    });
+}
+
+/// Index of a status class in the counters.
+fn class(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).clamp(1, 5) - 1
+}
+
+/// What the access log will say.
+#[derive(Debug)]
+struct Record {
+    start: Instant,
+    progress: Progress,
+    upstream: Option<Rc<str>>,
+    attempts: u32,
+}
+
+impl Record {
+    fn new() -> Self {
+        Record { start: Instant::now(), progress: Progress::default(), upstream: None, attempts: 0 }
+    }
+
+    fn attempt(&mut self, name: &Rc<str>) {
+        self.upstream = Some(name.clone());
+        self.attempts += 1;
+    }
+
+    fn write(&self, local: &Local, peer: &Peer, head: &RequestHead) {
+        if peer.is_controller {
+            return;
+        }
+        let http2 = head.version == Version::HTTP_2;
+        let count = if http2 { &local.stats.requests_http2 } else { &local.stats.requests_http1 };
+        count.add(1);
+        if let Some(status) = self.progress.status {
+            local.stats.responses[class(status)].add(1);
+        }
+        let upstream_time = self.progress.head_after.unwrap_or_default();
+        local.log.write(&Entry {
+            client: peer.address.ip(),
+            request: Some(head),
+            tls: peer.tls.is_some(),
+            status: self.progress.status,
+            bytes: self.progress.bytes,
+            duration: self.start.elapsed(),
+            upstream: self.upstream.as_deref().map(|name| (name, upstream_time)),
+            attempts: self.attempts,
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker::message::Fields;
+
+    fn head(method: Method, target: &'static str) -> RequestHead {
+        RequestHead {
+            method,
+            target: target.into(),
+            authority: "a".into(),
+            version: Version::HTTP_11,
+            fields: Fields::Map(Default::default()),
+            body: BodyLength::Empty,
+            upgrade: None,
+        }
+    }
+
+    #[test]
+    fn only_what_is_safe_is_sent_again() {
+        let another = || Some(Again::AnotherUpstream(Page::BAD_GATEWAY));
+        for (method, error, body_taken, reused, want) in [
+            (Method::GET, UpstreamError::Closed, false, false, another()),
+            (Method::GET, UpstreamError::Closed, false, true, Some(Again::SameUpstream)),
+            (Method::PUT, UpstreamError::Closed, true, false, None),
+            (Method::POST, UpstreamError::Closed, false, true, None),
+            (Method::POST, UpstreamError::Unprocessed, false, false, another()),
+            (Method::GET, UpstreamError::TimedOut, false, false, None),
+            (Method::GET, UpstreamError::Protocol("x".into()), false, true, None),
+        ] {
+            let text = format!("{method} {error} {body_taken} {reused}");
+            assert_eq!(again(&head(method, "/"), &error, body_taken, reused), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn prefixes_are_replaced() {
+        for (prefix, replacement, received, want) in [
+            ("/app/", "/", "/app/x?q=/app/", "/x?q=/app/"),
+            ("/app", "/", "/app/x", "/x"),
+            ("/app", "/", "/app", "/"),
+            ("/app", "/v2", "/app/x", "/v2/x"),
+            ("/app", "/", "/%61pp/x%20y", "/x%20y"),
+            ("/app", "/", "//app//x", "/x"),
+        ] {
+            let route = Route {
+                pool: 0,
+                replace: Some(Replace {
+                    prefix: prefix.as_bytes().into(),
+                    by: replacement.as_bytes().into(),
+                }),
+            };
+            let head = head(Method::GET, received);
+            let normal = normal_path(head.path()).expect("inside the root").into_owned();
+            assert_eq!(target(&route, &head, &normal), want, "{prefix} {replacement} {received}");
+        }
+    }
+}

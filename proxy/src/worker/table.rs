@@ -1,0 +1,400 @@
+//! The compiled snapshot: what a request looks its route up in, and a handshake its certificate.
+//! Immutable, shared by all threads, swapped whole.
+
+use std::collections::HashMap;
+
+use regex::bytes::Regex;
+
+use super::tls::Certificates;
+use crate::protocol::pattern::{HostPattern, PathPattern, compile};
+use crate::protocol::snapshot::{self, HttpsMethod, Snapshot};
+
+/// Index of a pool in [`Table::pools`].
+pub type PoolIndex = usize;
+
+#[derive(Debug, Default)]
+pub struct Table {
+    pub version: u64,
+    hosts: Hosts,
+    /// The pool of each route, in the order of the snapshot.
+    pub pools: Vec<Vec<snapshot::Upstream>>,
+    pub certificates: Certificates,
+}
+
+/// nginx's precedence: exact, longest leading wildcard, longest trailing wildcard, first regular
+/// expression in sorted order.
+#[derive(Debug, Default)]
+struct Hosts {
+    exact: HashMap<Box<[u8]>, Host>,
+    /// By suffix with its dot.
+    leading: HashMap<Box<[u8]>, Host>,
+    /// By prefix with its dot.
+    trailing: HashMap<Box<[u8]>, Host>,
+    regexes: Vec<(Regex, Host)>,
+}
+
+#[derive(Debug)]
+pub struct Host {
+    pub https: HttpsMethod,
+    pub trusted: bool,
+    paths: Paths,
+}
+
+/// nginx's precedence: exact, first regular expression in sorted order, longest prefix.
+#[derive(Debug, Default)]
+struct Paths {
+    exact: HashMap<Box<[u8]>, Route>,
+    regexes: Vec<(Regex, Route)>,
+    /// Longest first.
+    prefixes: Vec<(Prefix, Route)>,
+}
+
+#[derive(Debug)]
+struct Prefix {
+    text: Box<[u8]>,
+    /// Matches whole segments only.
+    segments: bool,
+}
+
+#[derive(Debug)]
+pub struct Route {
+    pub pool: PoolIndex,
+    pub replace: Option<Replace>,
+}
+
+/// The matched prefix and what replaces it.
+#[derive(Debug)]
+pub struct Replace {
+    pub prefix: Box<[u8]>,
+    pub by: Box<[u8]>,
+}
+
+/// What could not be compiled. The rest of the snapshot stands.
+pub type Problem = String;
+
+impl Table {
+    /// Compiles a snapshot. The controller has checked it, so problems mean a bug or a controller
+    /// of another version.
+    pub fn compile(snapshot: Snapshot) -> (Self, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut pools = Vec::new();
+        let mut hosts = Hosts::default();
+        let mut sorted = snapshot.hosts;
+        sorted.sort_by(|a, b| a.pattern.cmp(&b.pattern));
+        for host in sorted {
+            let compiled = Host {
+                https: host.https,
+                trusted: host.trusted,
+                paths: Paths::compile(host.routes, &mut pools, &mut problems),
+            };
+            hosts.insert(host.pattern, compiled, &mut problems);
+        }
+        let certificates = Certificates::load(snapshot.certificates, &mut problems);
+        (Table { version: snapshot.version, hosts, pools, certificates }, problems)
+    }
+
+    /// `name` is normal: see [`normal_host`].
+    pub fn host(&self, name: &[u8]) -> Option<&Host> {
+        self.hosts.find(name)
+    }
+}
+
+impl Hosts {
+    fn insert(&mut self, pattern: HostPattern, host: Host, problems: &mut Vec<Problem>) {
+        match pattern {
+            HostPattern::Exact(name) => drop(self.exact.insert(name.into_bytes().into(), host)),
+            HostPattern::Leading(suffix) => {
+                drop(self.leading.insert(suffix.into_bytes().into(), host));
+            }
+            HostPattern::Trailing(prefix) => {
+                drop(self.trailing.insert(prefix.into_bytes().into(), host));
+            }
+            HostPattern::Regex(expression) => match compile(&expression, true) {
+                Ok(regex) => self.regexes.push((regex, host)),
+                Err(error) => problems.push(error.to_string()),
+            },
+        }
+    }
+
+    fn find(&self, name: &[u8]) -> Option<&Host> {
+        if let Some(host) = self.exact.get(name) {
+            return Some(host);
+        }
+        let dots = || memchr::memchr_iter(b'.', name);
+        if !self.leading.is_empty()
+            && let Some(host) = dots().find_map(|dot| self.leading.get(&name[dot..]))
+        {
+            return Some(host);
+        }
+        if !self.trailing.is_empty()
+            && let Some(host) = dots()
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev()
+                .find_map(|dot| self.trailing.get(&name[..=dot]))
+        {
+            return Some(host);
+        }
+        self.regexes.iter().find(|(regex, _)| regex.is_match(name)).map(|(_, host)| host)
+    }
+}
+
+impl Host {
+    /// The route for a path, decoded as [`normal_path`] does.
+    pub fn route(&self, path: &[u8]) -> Option<&Route> {
+        self.paths.find(path)
+    }
+}
+
+impl Paths {
+    fn compile(
+        mut routes: Vec<snapshot::Route>,
+        pools: &mut Vec<Vec<snapshot::Upstream>>,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut paths = Paths::default();
+        routes.sort_by(|a, b| a.path.cmp(&b.path));
+        for route in routes {
+            let pool = pools.len();
+            pools.push(route.upstreams);
+            paths.insert(route.path, route.replace_prefix, pool, problems);
+        }
+        paths.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.text.len()));
+        paths
+    }
+
+    fn insert(
+        &mut self,
+        path: PathPattern,
+        replacement: Option<String>,
+        pool: PoolIndex,
+        problems: &mut Vec<Problem>,
+    ) {
+        let route = |matched: &str| Route {
+            pool,
+            replace: replacement.map(|by| Replace {
+                prefix: matched.as_bytes().into(),
+                by: by.into_bytes().into(),
+            }),
+        };
+        match path {
+            PathPattern::Exact(path) => {
+                let route = route(&path);
+                self.exact.insert(path.into_bytes().into(), route);
+            }
+            PathPattern::Regex(expression) => match compile(&expression, false) {
+                Ok(regex) => self.regexes.push((regex, Route { pool, replace: None })),
+                Err(error) => problems.push(error.to_string()),
+            },
+            PathPattern::Prefix(text) => {
+                let route = route(&text);
+                self.prefixes
+                    .push((Prefix { text: text.into_bytes().into(), segments: false }, route));
+            }
+            PathPattern::Segments(text) => {
+                let route = route(&text);
+                let text = text.trim_end_matches('/').as_bytes().into();
+                self.prefixes.push((Prefix { text, segments: true }, route));
+            }
+        }
+    }
+
+    fn find(&self, path: &[u8]) -> Option<&Route> {
+        if !self.exact.is_empty()
+            && let Some(route) = self.exact.get(path)
+        {
+            return Some(route);
+        }
+        if let Some((_, route)) = self.regexes.iter().find(|(regex, _)| regex.is_match(path)) {
+            return Some(route);
+        }
+        self.prefixes.iter().find(|(prefix, _)| prefix.matches(path)).map(|(_, route)| route)
+    }
+}
+
+impl Prefix {
+    fn matches(&self, path: &[u8]) -> bool {
+        path.starts_with(&self.text)
+            && (!self.segments || matches!(path.get(self.text.len()), None | Some(b'/')))
+    }
+}
+
+/// A host as names are compared: without port, brackets and trailing dot, in lower case.
+pub fn normal_host(authority: &[u8]) -> Vec<u8> {
+    let host = match authority.strip_prefix(b"[") {
+        Some(rest) => rest.split(|&b| b == b']').next().unwrap_or_default(),
+        None => authority.split(|&b| b == b':').next().unwrap_or_default(),
+    };
+    host.strip_suffix(b".").unwrap_or(host).to_ascii_lowercase()
+}
+
+/// A path as nginx matches it: percent-decoded, slashes merged, dot segments resolved. Borrowed
+/// where nothing has to change. `None` when it leaves the root
+/// or holds a NUL.
+pub fn normal_path(path: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
+    let plain = memchr::memchr(b'%', path).is_none()
+        && !path.windows(2).any(|pair| pair == b"//" || pair == b"/.");
+    if plain {
+        return Some(path.into());
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte == b'%' && tail.len() >= 2 {
+            let digit = |b: u8| (b as char).to_digit(16);
+            if let (Some(high), Some(low)) = (digit(tail[0]), digit(tail[1])) {
+                decoded.push((high * 16 + low) as u8);
+                rest = &tail[2..];
+                continue;
+            }
+        }
+        decoded.push(byte);
+    }
+    // No path has it, and what reads one as text ends there.
+    if decoded.contains(&0) {
+        return None;
+    }
+    let mut normal: Vec<&[u8]> = Vec::new();
+    let mut segments = decoded.split(|&b| b == b'/').peekable();
+    let mut directory = false;
+    while let Some(segment) = segments.next() {
+        directory = segments.peek().is_none() && matches!(segment, b"" | b"." | b"..");
+        match segment {
+            b"" | b"." => {}
+            b".." => drop(normal.pop()?),
+            segment => normal.push(segment),
+        }
+    }
+    let mut path = normal.iter().flat_map(|segment| [b"/", *segment]).collect::<Vec<_>>().concat();
+    if directory {
+        path.push(b'/');
+    }
+    Some(path.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(name: &str) -> snapshot::Upstream {
+        snapshot::Upstream {
+            name: name.into(),
+            address: "127.0.0.1:80".parse().expect("address"),
+            protocol: Default::default(),
+            weight: 1,
+        }
+    }
+
+    fn route(path: PathPattern, name: &str) -> snapshot::Route {
+        snapshot::Route { path, replace_prefix: None, upstreams: vec![upstream(name)] }
+    }
+
+    fn table(hosts: &[(&str, Vec<snapshot::Route>)]) -> Table {
+        let hosts = hosts
+            .iter()
+            .map(|(pattern, routes)| snapshot::Host {
+                pattern: pattern.parse().expect("pattern"),
+                https: HttpsMethod::Redirect,
+                trusted: false,
+                routes: routes.clone(),
+            })
+            .collect();
+        let (table, problems) =
+            Table::compile(Snapshot { version: 1, hosts, certificates: vec![] });
+        assert_eq!(problems, Vec::<String>::new());
+        table
+    }
+
+    fn found<'a>(table: &'a Table, host: &str, path: &str) -> Option<&'a str> {
+        let path = normal_path(path.as_bytes())?;
+        let route = table.host(&normal_host(host.as_bytes()))?.route(&path)?;
+        Some(&table.pools[route.pool][0].name)
+    }
+
+    #[test]
+    fn hosts_are_found_in_nginx_order() {
+        let root = |name| vec![route(PathPattern::Prefix("/".into()), name)];
+        let table = table(&[
+            ("a.example.com", root("exact")),
+            ("*.example.com", root("leading")),
+            ("*.b.example.com", root("longer")),
+            ("a.*", root("trailing")),
+            ("a.b.*", root("longer-trailing")),
+            (r"~^x\d\.org$", root("regex")),
+            (r"~^x.*\.org$", root("regex-later")),
+            ("2001:db8::1", root("ip")),
+        ]);
+        for (host, want) in [
+            ("a.example.com", Some("exact")),
+            ("A.Example.COM.:443", Some("exact")),
+            ("c.example.com", Some("leading")),
+            ("x.c.example.com", Some("leading")),
+            ("c.b.example.com", Some("longer")),
+            ("example.com", None),
+            ("a.net", Some("trailing")),
+            ("a.b.net", Some("longer-trailing")),
+            ("a.b.c.net", Some("longer-trailing")),
+            ("X1.org", Some("regex-later")),
+            ("xx.org", Some("regex-later")),
+            ("[2001:db8::1]:80", Some("ip")),
+            ("other", None),
+            ("", None),
+        ] {
+            assert_eq!(found(&table, host, "/"), want, "{host}");
+        }
+    }
+
+    #[test]
+    fn paths_are_found_in_nginx_order() {
+        use PathPattern::*;
+        let table = table(&[(
+            "a",
+            vec![
+                route(Prefix("/".into()), "root"),
+                route(Prefix("/app".into()), "textual"),
+                route(Segments("/seg".into()), "segments"),
+                route(Prefix("/app/long/".into()), "long"),
+                route(Exact("/app".into()), "exact"),
+                route(Regex(r"\.php$".into()), "regex"),
+            ],
+        )]);
+        for (path, want) in [
+            ("/", "root"),
+            ("/app", "exact"),
+            ("/apple", "textual"),
+            ("/app/long/x", "long"),
+            ("/app/long/x.php", "regex"),
+            ("/seg", "segments"),
+            ("/seg/x", "segments"),
+            ("/segment", "root"),
+            ("/%61pp", "exact"),
+            ("//app//long//x", "long"),
+            ("/x/../app/./long/x", "long"),
+        ] {
+            assert_eq!(found(&table, "a", path), Some(want), "{path}");
+        }
+        assert_eq!(found(&table, "a", "/../app"), None);
+    }
+
+    #[test]
+    fn normal_paths() {
+        for (path, want) in [
+            ("/a/b", Some("/a/b")),
+            ("/a/./b", Some("/a/b")),
+            ("/a/../b/", Some("/b/")),
+            ("/a/..", Some("/")),
+            ("/a/%2e%2e/b", Some("/b")),
+            ("/a%2Fb", Some("/a/b")),
+            ("/.hidden", Some("/.hidden")),
+            ("/a%zz", Some("/a%zz")),
+            ("/..", None),
+            ("/a%00b", None),
+            ("//", Some("/")),
+        ] {
+            let got =
+                normal_path(path.as_bytes()).map(|p| String::from_utf8_lossy(&p).into_owned());
+            assert_eq!(got.as_deref(), want, "{path}");
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! TLS on both sides: one server configuration whose certificates come from the snapshot, one
+//! client configuration towards upstreams.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
+
+use super::table::Table;
+use crate::protocol::settings::{TlsProfile, TlsSettings};
+use crate::protocol::snapshot::Certificate;
+
+pub const ALPN_HTTP2: &[u8] = b"h2";
+pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// Index of a certificate in [`Certificates`]; 0 is the default one.
+pub type CertificateIndex = usize;
+
+/// Certificates by name.
+#[derive(Debug, Default)]
+pub struct Certificates {
+    keys: Vec<Arc<CertifiedKey>>,
+    exact: HashMap<Box<str>, CertificateIndex>,
+    /// By parent name: `*.example.com` stands under `example.com`.
+    wildcard: HashMap<Box<str>, CertificateIndex>,
+}
+
+impl Certificates {
+    /// Loads what can be loaded. The first certificate of a name stands.
+    pub fn load(certificates: Vec<Certificate>, problems: &mut Vec<String>) -> Self {
+        let mut loaded = Certificates::default();
+        for certificate in certificates {
+            let key = match certified_key(&certificate) {
+                Ok(key) => Arc::new(key),
+                Err(error) => {
+                    problems.push(format!("certificate {}: {error}", certificate.names.join(", ")));
+                    continue;
+                }
+            };
+            let index = loaded.keys.len();
+            loaded.keys.push(key);
+            if index == 0 {
+                // The default certificate answers for what no other one covers; its own names are
+                // of no interest.
+                continue;
+            }
+            for name in certificate.names {
+                match name.strip_prefix("*.") {
+                    Some(parent) => loaded.wildcard.entry(parent.into()).or_insert(index),
+                    None => loaded.exact.entry(name.into()).or_insert(index),
+                };
+            }
+        }
+        loaded
+    }
+
+    /// The certificate for a normal host name: exact, else its parent's wildcard (RFC 9525 section
+    /// 6.3: one label), else the default.
+    pub fn find(&self, name: &str) -> CertificateIndex {
+        let exact = self.exact.get(name);
+        exact
+            .or_else(|| name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent)))
+            .copied()
+            .unwrap_or(0)
+    }
+
+    fn key(&self, index: CertificateIndex) -> Option<Arc<CertifiedKey>> {
+        self.keys.get(index).cloned()
+    }
+}
+
+fn certified_key(certificate: &Certificate) -> Result<CertifiedKey, String> {
+    let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| e.to_string())?;
+    let key =
+        PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).map_err(|e| e.to_string())?;
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|e| e.to_string())
+}
+
+/// Looks certificates up in the snapshot that is current when the handshake comes.
+#[derive(Debug)]
+struct FromTable(Arc<ArcSwap<Table>>);
+
+impl ResolvesServerCert for FromTable {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let table = self.0.load();
+        let name = hello.server_name().map(str::to_ascii_lowercase).unwrap_or_default();
+        table.certificates.key(table.certificates.find(&name))
+    }
+}
+
+/// The one configuration of all handshakes with the public.
+pub fn server_config(settings: &TlsSettings, table: Arc<ArcSwap<Table>>) -> Arc<ServerConfig> {
+    let versions: &[_] = match settings.profile {
+        TlsProfile::Modern => &[&rustls::version::TLS13],
+        TlsProfile::Intermediate => &[&rustls::version::TLS13, &rustls::version::TLS12],
+    };
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .expect("the provider has a cipher suite for each version")
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(FromTable(table)));
+    config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
+    // The order of suites is ours where the client has no preference that matters (no AES).
+    config.ignore_client_order = false;
+    Arc::new(config)
+}
+
+/// Towards upstreams: containers on this host present whatever certificate they have, so that none
+/// is verified. `alpn` is what the upstream has to speak.
+pub fn client_config(alpn: &[u8]) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("the provider has a cipher suite for each version")
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider())))
+        .with_no_client_auth();
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Arc::new(config)
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+/// Accepts any certificate, and still checks that the peer holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,176 @@
+//! Upstreams as one worker thread sees them: who is in which pool, whose turn it is, who is left
+//! out for a while, and connections that wait for the next request.
+
+pub mod balance;
+pub mod connect;
+pub mod exchange;
+pub mod http1;
+pub mod http2;
+pub mod idle;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::table::Table;
+use crate::protocol::snapshot;
+use idle::Idle;
+
+/// Failures in a row after which an upstream is left out.
+const FAILURES_TO_EJECT: u32 = 3;
+/// First and longest time that an upstream is left out for; doubled each time in between.
+const FIRST_EJECTION: Duration = Duration::from_secs(1);
+const LONGEST_EJECTION: Duration = Duration::from_secs(30);
+
+/// The pools of one snapshot, in the order of [`Table::pools`].
+#[derive(Debug)]
+pub struct Pools {
+    pools: Vec<Pool>,
+    upstreams: HashMap<Key, Rc<Upstream>>,
+}
+
+/// What makes two upstreams the same one.
+type Key = (std::net::SocketAddr, snapshot::UpstreamProtocol);
+
+/// The upstreams of one route.
+#[derive(Debug)]
+pub struct Pool {
+    pub members: Vec<Member>,
+}
+
+/// An upstream in a pool.
+#[derive(Debug)]
+pub struct Member {
+    pub name: Rc<str>,
+    pub weight: u32,
+    pub upstream: Rc<Upstream>,
+    /// Smooth weighted round robin: see [`balance`].
+    turn: Cell<i64>,
+}
+
+/// One address and protocol, however many pools it is in.
+#[derive(Debug)]
+pub struct Upstream {
+    pub address: std::net::SocketAddr,
+    pub protocol: snapshot::UpstreamProtocol,
+    /// Requests in progress.
+    pub active: Cell<u32>,
+    pub idle: RefCell<Idle>,
+    pub http2: http2::Shared,
+    health: Cell<Health>,
+}
+
+/// What this thread's own requests have shown of an upstream.
+#[derive(Debug, Clone, Copy, Default)]
+struct Health {
+    failures: u32,
+    ejections: u32,
+    ejected_until: Option<Instant>,
+}
+
+impl Pools {
+    pub fn new(table: &Table, before: Option<&Pools>) -> Self {
+        let mut upstreams: HashMap<Key, Rc<Upstream>> = HashMap::new();
+        let mut member = |upstream: &snapshot::Upstream| {
+            let key = (upstream.address, upstream.protocol);
+            let known = || before.and_then(|pools| pools.upstreams.get(&key)).cloned();
+            let state = upstreams
+                .entry(key)
+                .or_insert_with(|| known().unwrap_or_else(|| Rc::new(Upstream::new(key))));
+            Member {
+                name: upstream.name.as_str().into(),
+                weight: upstream.weight.max(1),
+                upstream: state.clone(),
+                turn: Cell::new(0),
+            }
+        };
+        let pools = table
+            .pools
+            .iter()
+            .map(|pool| Pool { members: pool.iter().map(&mut member).collect() })
+            .collect();
+        Pools { pools, upstreams }
+    }
+
+    pub fn pool(&self, index: usize) -> &Pool {
+        &self.pools[index]
+    }
+
+    /// Closes connections that waited too long or that the upstream has closed.
+    pub fn sweep(&self, now: Instant) {
+        self.upstreams.values().for_each(|upstream| upstream.idle.borrow_mut().sweep(now));
+    }
+}
+
+impl Upstream {
+    fn new((address, protocol): Key) -> Self {
+        Upstream {
+            address,
+            protocol,
+            active: Cell::new(0),
+            idle: RefCell::default(),
+            http2: http2::Shared::default(),
+            health: Cell::default(),
+        }
+    }
+
+    /// Whether it is left out at `now` because requests to it failed.
+    pub fn is_ejected(&self, now: Instant) -> bool {
+        self.health.get().ejected_until.is_some_and(|until| now < until)
+    }
+
+    fn ejected_until(&self) -> Option<Instant> {
+        self.health.get().ejected_until
+    }
+
+    /// A request could not be answered. `unreachable`: no connection was to be had, which needs no
+    /// second proof. Returns for how long the upstream is left out from now on, if it is.
+    pub fn failed(&self, now: Instant, unreachable: bool) -> Option<Duration> {
+        let mut health = self.health.get();
+        health.failures += 1;
+        let mut time = None;
+        if unreachable || health.failures >= FAILURES_TO_EJECT {
+            let doubled = FIRST_EJECTION * 2u32.saturating_pow(health.ejections.min(5));
+            time = Some(doubled.min(LONGEST_EJECTION));
+            health = Health {
+                failures: 0,
+                ejections: health.ejections + 1,
+                ejected_until: time.map(|time| now + time),
+            };
+        }
+        self.health.set(health);
+        time
+    }
+
+    pub fn succeeded(&self) {
+        self.health.set(Health::default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ejection_grows_and_success_forgets() {
+        let upstream = Upstream::new((([127, 0, 0, 1], 80).into(), Default::default()));
+        let start = Instant::now();
+        upstream.failed(start, false);
+        upstream.failed(start, false);
+        assert!(!upstream.is_ejected(start));
+        upstream.failed(start, false);
+        assert!(upstream.is_ejected(start));
+        assert!(!upstream.is_ejected(start + FIRST_EJECTION));
+        upstream.failed(start, true);
+        assert!(upstream.is_ejected(start + FIRST_EJECTION));
+        for _ in 0..10 {
+            upstream.failed(start, true);
+        }
+        assert!(!upstream.is_ejected(start + LONGEST_EJECTION));
+        upstream.succeeded();
+        assert!(!upstream.is_ejected(start));
+    }
+}

@@ -1,13 +1,60 @@
 //! The configuration: what was typed (TOML) becomes what it means ([`Config`]) in one step, with
 //! every mistake reported at once. No other part of the program sees raw input.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod mistake;
+mod nearest;
+mod reader;
+mod sections;
+mod upstream;
+mod value;
+
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use mistake::{Mistake, Mistakes, Position};
+pub use upstream::UpstreamError;
 
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::settings::WorkerSettings;
 use crate::protocol::snapshot::UpstreamProtocol;
+
+/// Read when no file is named; it need not be there.
+pub const DEFAULT_PATH: &str = "/etc/baton/baton.toml";
+
+/// Reads the configuration; None is [`DEFAULT_PATH`], where a missing file means defaults.
+///
+/// # Errors
+/// Every mistake of the file, or the one that it cannot be read. A named file must be there.
+pub fn load(path: Option<&Path>) -> Result<Config, Mistakes> {
+    let file = path.unwrap_or(Path::new(DEFAULT_PATH));
+    match std::fs::read_to_string(file) {
+        Ok(text) => parse(&text, file),
+        Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {
+            Ok(Config::default())
+        }
+        Err(error) => Err(unreadable(file, &error)),
+    }
+}
+
+/// What the text means. Nothing is looked up, opened or bound; `file` is for the mistakes.
+///
+/// # Errors
+/// Every mistake of the text.
+pub fn parse(text: &str, file: &Path) -> Result<Config, Mistakes> {
+    reader::Reader::read(text, file, sections::config).map(|(config, _keys)| config)
+}
+
+fn unreadable(file: &Path, error: &io::Error) -> Mistakes {
+    Mistakes::new(vec![Mistake {
+        file: file.to_owned(),
+        position: None,
+        key: String::new(),
+        problem: format!("cannot be read: {error}"),
+        nearest: None,
+    }])
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -24,10 +71,41 @@ pub struct Config {
     pub routes: Vec<StaticRoute>,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            state_dir: "/var/lib/baton".into(),
+            control_socket: "/run/baton/control.sock".into(),
+            listen: Listen::default(),
+            docker: Docker::default(),
+            worker: default_worker(),
+            drain: Drain::default(),
+            certificates: Vec::new(),
+            routes: Vec::new(),
+        }
+    }
+}
+
+/// One thread for each CPU that this process may use.
+fn default_worker() -> WorkerSettings {
+    WorkerSettings {
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        log_level: "info".to_owned(),
+        ..WorkerSettings::default()
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     pub http: Vec<SocketAddr>,
     pub https: Vec<SocketAddr>,
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        let any = |port| vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))];
+        Listen { http: any(80), https: any(443) }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +116,12 @@ pub struct Docker {
     pub endpoint: Option<String>,
 }
 
+impl Default for Docker {
+    fn default() -> Self {
+        Docker { enabled: true, endpoint: None }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drain {
     /// Requests in progress may take this long after a drain begins.
@@ -46,7 +130,13 @@ pub struct Drain {
     pub tunnel_limit: Duration,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Default for Drain {
+    fn default() -> Self {
+        Drain { limit: Duration::from_secs(600), tunnel_limit: Duration::from_secs(3600) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CertificateFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
@@ -82,3 +172,6 @@ pub enum RouteTls {
     /// Plain HTTP alone.
     Off,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,214 @@
+//! The sections of the file, each as the list of its keys, and what holds between keys.
+
+use std::net::SocketAddr;
+
+use toml::Spanned;
+
+use super::reader::{Problem, Section};
+use super::{
+    CertificateFiles, Config, Docker, Drain, Listen, RouteTls, StaticRoute, StaticUpstream, value,
+};
+use crate::protocol::pattern::{HostPattern, PathPattern};
+use crate::protocol::settings::{
+    AccessLog, Balance, Limits, Timeouts, TlsProfile, TlsSettings, WorkerSettings,
+};
+
+pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
+    let mut config = Config::default();
+    root.read("state_dir", &mut config.state_dir, value::path);
+    root.read("control_socket", &mut config.control_socket, value::socket_path);
+    worker(root, &mut config.worker);
+    root.table("listen", |section| listen(section, &mut config.listen));
+    root.table("docker", |section| docker(section, &mut config.docker));
+    root.table("tls", |section| {
+        tls(section, &mut config.worker.tls);
+        config.certificates = certificates(section);
+    });
+    root.table("drain", |section| drain(section, &mut config.drain));
+    root.table("log", |section| log(section, &mut config.worker));
+    root.table("timeouts", |section| timeouts(section, &mut config.worker.timeouts));
+    root.table("limits", |section| limits(section, &mut config.worker.limits));
+    config.routes = routes(root);
+    config
+}
+
+/// Settings of the worker that stand at the top of the file.
+fn worker(root: &mut Section<'_, '_, '_>, worker: &mut WorkerSettings) {
+    root.read("threads", &mut worker.threads, value::number(1..=1024));
+    root.read("balance", &mut worker.balance, value::one_of(BALANCES));
+    if let Some(networks) = root.list("trusted_proxies", value::network) {
+        worker.trusted_proxies = networks.into_iter().map(Spanned::into_inner).collect();
+    }
+}
+
+const BALANCES: &[(&str, Balance)] =
+    &[("round-robin", Balance::RoundRobin), ("least-loaded", Balance::LeastLoaded)];
+
+fn listen(section: &mut Section<'_, '_, '_>, listen: &mut Listen) {
+    let http = addresses(section, "http", &mut listen.http);
+    let https = addresses(section, "https", &mut listen.https);
+    let both = http.into_iter().chain(https);
+    each_address_once(section, both);
+    if listen.http.is_empty() && listen.https.is_empty() {
+        section.mistake(
+            section.offset(),
+            "",
+            "http and https are empty: nothing to listen on".into(),
+        );
+    }
+}
+
+type Listed = (&'static str, Spanned<SocketAddr>);
+
+fn addresses(
+    section: &mut Section<'_, '_, '_>,
+    key: &'static str,
+    target: &mut Vec<SocketAddr>,
+) -> Vec<Listed> {
+    // Absent or not a list: the default stands, and must not collide with what is there.
+    let Some(list) = section.list(key, value::address) else {
+        let here = section.offset();
+        return target.iter().map(|a| (key, Spanned::new(here..here, *a))).collect();
+    };
+    *target = list.iter().map(|address| *address.get_ref()).collect();
+    list.into_iter().map(|address| (key, address)).collect()
+}
+
+fn each_address_once(section: &mut Section<'_, '_, '_>, addresses: impl Iterator<Item = Listed>) {
+    let mut seen: Vec<Listed> = Vec::new();
+    for (key, address) in addresses {
+        let socket = *address.get_ref();
+        // Port 0 is a new port each time.
+        let earlier = seen.iter().find(|(_, a)| *a.get_ref() == socket && socket.port() != 0);
+        if let Some((other, _)) = earlier {
+            let problem = match *other == key {
+                true => format!("{socket} is there twice"),
+                false => format!("{socket} is an address of listen.{other} already"),
+            };
+            section.mistake(address.span().start, key, problem.into());
+        }
+        seen.push((key, address));
+    }
+}
+
+fn docker(section: &mut Section<'_, '_, '_>, docker: &mut Docker) {
+    section.read("enabled", &mut docker.enabled, value::boolean);
+    docker.endpoint = section.optional("endpoint", value::docker_endpoint);
+}
+
+fn tls(section: &mut Section<'_, '_, '_>, tls: &mut TlsSettings) {
+    section.read("profile", &mut tls.profile, value::one_of(PROFILES));
+    section.read("strict_sni", &mut tls.strict_sni, value::boolean);
+}
+
+const PROFILES: &[(&str, TlsProfile)] =
+    &[("modern", TlsProfile::Modern), ("intermediate", TlsProfile::Intermediate)];
+
+fn certificates(section: &mut Section<'_, '_, '_>) -> Vec<CertificateFiles> {
+    let read = section.tables("certificate", |section| {
+        let cert = section.required("cert", value::path);
+        let key = section.required("key", value::path);
+        Some(CertificateFiles { cert: cert?, key: key? })
+    });
+    read.into_iter().map(Spanned::into_inner).collect()
+}
+
+fn drain(section: &mut Section<'_, '_, '_>, drain: &mut Drain) {
+    section.read("limit", &mut drain.limit, value::duration);
+    section.read("tunnel_limit", &mut drain.tunnel_limit, value::duration);
+}
+
+fn log(section: &mut Section<'_, '_, '_>, worker: &mut WorkerSettings) {
+    section.read("access", &mut worker.access_log, value::one_of(ACCESS_LOGS));
+    section.read("level", &mut worker.log_level, value::log_filter);
+}
+
+const ACCESS_LOGS: &[(&str, AccessLog)] =
+    &[("combined", AccessLog::Combined), ("json", AccessLog::Json), ("off", AccessLog::Off)];
+
+fn timeouts(section: &mut Section<'_, '_, '_>, timeouts: &mut Timeouts) {
+    section.read("handshake", &mut timeouts.handshake, value::duration);
+    section.read("header_read", &mut timeouts.header_read, value::duration);
+    section.read("keep_alive", &mut timeouts.keep_alive, value::duration);
+    section.read("body_idle", &mut timeouts.body_idle, value::duration);
+    section.read("send_idle", &mut timeouts.send_idle, value::duration);
+    section.read("connect", &mut timeouts.connect, value::duration);
+    section.read("response_head", &mut timeouts.response_head, value::duration);
+    section.read("response_idle", &mut timeouts.response_idle, value::duration);
+    section.read("tunnel_idle", &mut timeouts.tunnel_idle, value::duration);
+    section.read("upstream_keep_alive", &mut timeouts.upstream_keep_alive, value::duration);
+}
+
+/// A request head below this would refuse browsers; above that it is memory for strangers.
+const HEADER_BYTES: std::ops::RangeInclusive<u64> = 1024..=1 << 20;
+
+fn limits(section: &mut Section<'_, '_, '_>, limits: &mut Limits) {
+    section.read("header_bytes", &mut limits.header_bytes, value::size(HEADER_BYTES));
+    section.read("header_count", &mut limits.header_count, value::number(1..=10_000));
+    section.read("streams", &mut limits.streams, value::number(1..=10_000));
+    section.read("connections", &mut limits.connections, value::number(1..=10_000_000));
+    section.read("body_bytes", &mut limits.body_bytes, value::size(0..=u64::MAX));
+    section.read("upstream_idle", &mut limits.upstream_idle, value::number(0..=10_000));
+}
+
+fn routes(root: &mut Section<'_, '_, '_>) -> Vec<StaticRoute> {
+    let routes = root.tables("route", route);
+    for (index, later) in routes.iter().enumerate() {
+        let (host, path) = (&later.get_ref().host, &later.get_ref().path);
+        let same = |earlier: &&Spanned<StaticRoute>| {
+            earlier.get_ref().host == *host && earlier.get_ref().path == *path
+        };
+        if let Some(earlier) = routes[..index].iter().find(same) {
+            let line = root.line(earlier.span().start);
+            let problem =
+                format!("host {host} with path {path} has a route in line {line} already");
+            root.mistake(later.span().start, "route", problem.into());
+        }
+    }
+    routes.into_iter().map(Spanned::into_inner).collect()
+}
+
+fn route(section: &mut Section<'_, '_, '_>) -> Option<StaticRoute> {
+    let host = section.required("host", |value| {
+        value::text(value)?.parse::<HostPattern>().map_err(|error| error.to_string().into())
+    });
+    let mut path = PathPattern::Segments("/".to_owned());
+    section.read("path", &mut path, |value| {
+        PathPattern::from_label(value::text(value)?).map_err(|error| error.to_string().into())
+    });
+    let replace_prefix = replace_prefix(section, &path);
+    let upstreams = upstreams(section);
+    let tls = section.optional("tls", route_tls).unwrap_or_default();
+    Some(StaticRoute { host: host?, path, replace_prefix, upstreams, tls })
+}
+
+fn replace_prefix(section: &mut Section<'_, '_, '_>, path: &PathPattern) -> Option<String> {
+    let regex = matches!(path, PathPattern::Regex(_));
+    let strip = section.optional("strip_prefix", |value| match value::boolean(value)? {
+        true if regex => Err("a path that is a regular expression has no prefix".into()),
+        strip => Ok(strip),
+    });
+    (strip == Some(true)).then(|| "/".to_owned())
+}
+
+fn upstreams(section: &mut Section<'_, '_, '_>) -> Vec<StaticUpstream> {
+    let list = section.required_list("upstreams", |value| {
+        value::text(value)?.parse::<StaticUpstream>().map_err(|error| error.to_string().into())
+    });
+    for (index, later) in list.iter().enumerate() {
+        let address = later.get_ref().address;
+        if list[..index].iter().any(|earlier| earlier.get_ref().address == address) {
+            let problem = format!("{address} is there twice");
+            section.mistake(later.span().start, "upstreams", problem.into());
+        }
+    }
+    list.into_iter().map(Spanned::into_inner).collect()
+}
+
+fn route_tls(value: &toml::de::DeValue<'_>) -> Result<RouteTls, Problem> {
+    const CHOICES: &[(&str, RouteTls)] = &[("local", RouteTls::Local), ("off", RouteTls::Off)];
+    if value.as_str() == Some("acme") {
+        return Err("\"acme\" is not in this version: \"local\", \"off\", or left out".into());
+    }
+    value::one_of(CHOICES)(value)
+}

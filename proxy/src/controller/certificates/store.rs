@@ -1,0 +1,155 @@
+//! The state directory as a store of certificates: what baton makes outlives it, whole or not at
+//! all, and what somebody else put there is never overwritten.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use super::Problem;
+use super::pair::Pair;
+
+/// Owner alone.
+pub(super) const SECRET: u32 = 0o600;
+/// Owner writes, everybody reads.
+pub(super) const PUBLIC: u32 = 0o644;
+const DIRECTORY: u32 = 0o700;
+/// Most files set aside under one name: whoever has that many has another problem.
+const SET_ASIDE_LIMIT: u32 = 100;
+
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {action}: {source}")]
+pub struct StoreError {
+    pub path: PathBuf,
+    pub action: &'static str,
+    pub source: io::Error,
+}
+
+/// One directory of the store.
+#[derive(Debug)]
+pub(super) struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// Creates the directory, readable by its owner alone, when it is not there.
+    pub fn open(directory: PathBuf) -> Result<Self, StoreError> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIRECTORY)
+            .create(&directory)
+            .map_err(failed("create", &directory))?;
+        Ok(Store { directory })
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// None when it is not there.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
+    }
+
+    /// A pair that baton wrote. A file that is none is set aside and reported.
+    pub fn read_pair(
+        &self,
+        name: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Option<Pair>, StoreError> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        match Pair::from_pem(&String::from_utf8_lossy(&bytes)) {
+            Ok(pair) => Ok(Some(pair)),
+            Err(error) => {
+                problems.push(self.set_aside(name, &error.to_string())?);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Replaces the file as a whole: a crash leaves the old one or the new one.
+    pub fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+        let path = self.path(name);
+        self.replace(&path, bytes, mode).map_err(failed("write", &path))
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".writing-")
+            .permissions(Permissions::from_mode(mode))
+            .tempfile_in(&self.directory)?;
+        file.write_all(bytes)?;
+        // The umask has had its say on the mode above.
+        file.as_file().set_permissions(Permissions::from_mode(mode))?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    /// Renames a file that is not what baton writes to NAME.bad-1, .bad-2 and so on.
+    pub fn set_aside(&self, name: &str, reason: &str) -> Result<Problem, StoreError> {
+        let path = self.path(name);
+        let free = (1..=SET_ASIDE_LIMIT)
+            .map(|number| format!("{name}.bad-{number}"))
+            .find(|aside| self.path(aside).symlink_metadata().is_err())
+            .ok_or_else(|| failed("set aside", &path)(io::ErrorKind::AlreadyExists.into()))?;
+        fs::rename(&path, self.path(&free)).map_err(failed("set aside", &path))?;
+        Ok(Problem {
+            thing: path.display().to_string(),
+            reason: format!("{reason}; set aside as {free}"),
+        })
+    }
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError { path, action, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        path.metadata().expect("metadata").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn files_are_replaced_whole_and_have_their_mode() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let directory = temporary.path().join("a/b");
+        let store = Store::open(directory.clone()).expect("open");
+        assert_eq!(mode(&directory), 0o700);
+
+        assert_eq!(store.read("x").expect("read"), None);
+        store.write("x", b"one", SECRET).expect("write");
+        assert_eq!(mode(&store.path("x")), 0o600);
+        store.write("x", b"two", PUBLIC).expect("write again");
+        assert_eq!(mode(&store.path("x")), 0o644);
+        assert_eq!(store.read("x").expect("read").as_deref(), Some(&b"two"[..]));
+        assert_eq!(fs::read_dir(&directory).expect("list").count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn what_is_set_aside_is_kept() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(temporary.path().to_owned()).expect("open");
+        for (content, want) in [("one", "x.pem.bad-1"), ("two", "x.pem.bad-2")] {
+            fs::write(store.path("x.pem"), content).expect("write");
+            let mut problems = Vec::new();
+            assert!(store.read_pair("x.pem", &mut problems).expect("read").is_none());
+            assert_eq!(fs::read_to_string(store.path(want)).expect(want), content);
+            let [problem] = problems.as_slice() else { panic!("one problem: {problems:?}") };
+            assert_eq!(
+                problem.reason,
+                format!("no private key in it (expected PEM); set aside as {want}")
+            );
+        }
+        assert_eq!(store.read("x.pem").expect("read"), None);
+    }
+}

@@ -28,6 +28,8 @@ impl ListenerKind {
 pub struct WorkerSettings {
     /// Threads, each with a runtime, a socket per listen address and upstream connections of its own.
     pub threads: usize,
+    /// Where plain HTTP is redirected to; `None` without an HTTPS listener.
+    pub https_port: Option<u16>,
     /// Peers whose X-Forwarded-* and Forwarded are believed.
     pub trusted_proxies: Vec<IpNet>,
     pub timeouts: Timeouts,

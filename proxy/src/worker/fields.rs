@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use std::net::IpAddr;
 
+use super::access_log::http_date;
 use super::message::{Fields, RequestHead, ResponseHead, Upgrade};
 
 /// Where fields are written to.
@@ -141,11 +142,17 @@ fn put_forwarding(
 /// Writes the fields of a response as the client gets them, without framing.
 pub fn put_response(head: &ResponseHead, sink: &mut impl FieldSink) {
     let named = connection_options(&head.fields);
+    let mut dated = head.status.is_informational();
     head.fields.for_each(|name, value| {
+        dated |= name.len() == 4 && name.eq_ignore_ascii_case(b"date");
         if !(is_hop_by_hop(name) || is_content_length(name) || is_named(&named, name)) {
             sink.put_field(name, value);
         }
     });
+    // RFC 9110 section 6.6.1: a recipient with a clock adds the date that an origin left out.
+    if !dated {
+        sink.put_field(b"Date", http_date().as_bytes());
+    }
 }
 
 /// Small text made for one field; no allocation for what usually comes.

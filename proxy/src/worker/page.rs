@@ -1,7 +1,7 @@
 //! Answers of the worker's own: small, plain, and without a version.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, DATE, LOCATION, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::message::{BodyLength, Fields, RequestHead, ResponseHead};
@@ -62,8 +62,7 @@ impl Page {
     /// The response, in JSON where the client prefers it to HTML.
     pub fn render(&self, request: Option<&RequestHead>) -> (ResponseHead, Bytes) {
         let (status, sentence) = self.parts();
-        let mut fields = HeaderMap::with_capacity(4);
-        fields.insert(DATE, super::access_log::http_date());
+        let mut fields = HeaderMap::with_capacity(2);
         match self {
             Page::Unavailable(_) => {
                 fields.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));

@@ -18,13 +18,16 @@ use super::tunnel::End;
 use super::upstream::balance::Tried;
 use super::upstream::exchange::{Exchange, Request, UpstreamError};
 use super::upstream::{Member, Pool};
-use crate::protocol::settings::Limits;
+use crate::protocol::settings::{Limits, WorkerSettings};
 use crate::protocol::snapshot::HttpsMethod;
 
 /// Most upstreams that one request is tried on.
 const ATTEMPTS: usize = 3;
 /// The path that the controller asks for on a connection that it handed over.
 pub const READY_PATH: &[u8] = b"/.well-known/baton/ready";
+
+/// The port that a URL with `https` need not name.
+const HTTPS_PORT: u16 = 443;
 
 /// What the connection does next.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub async fn serve<D: Downstream>(
     let mut record = Record::new();
     // One snapshot for the whole request.
     let routing = local.routing();
-    let outcome = match find(&routing, peer, head, &local.settings.limits) {
+    let outcome = match find(&routing, peer, head, &local.settings) {
         Err(page) => answer(client, head, &page, &mut record).await,
         Ok((pool, target)) => {
             let client_side = Client {
@@ -80,7 +83,7 @@ fn find(
     routing: &Routing,
     peer: &Peer,
     head: &RequestHead,
-    limits: &Limits,
+    settings: &WorkerSettings,
 ) -> Result<(usize, Bytes), Page> {
     if peer.is_controller && head.path() == READY_PATH {
         return Err(Page::Ready);
@@ -91,7 +94,7 @@ fn find(
         return Err(Page::METHOD_NOT_ALLOWED);
     }
     if matches!(head.body, BodyLength::Known(length)
-        if limits.body_bytes > 0 && length > limits.body_bytes)
+        if is_too_large(length, &settings.limits))
     {
         return Err(Page::TOO_LARGE);
     }
@@ -100,7 +103,7 @@ fn find(
         return Err(Page::MISDIRECTED);
     }
     let host = routing.table.host(&name).ok_or(Page::UnknownHost)?;
-    check_scheme(host, peer, head)?;
+    check_scheme(host, peer, head, settings.https_port)?;
     let path = if head.target.as_ref() == b"*" { b"/" } else { head.path() };
     let normal = normal_path(path).ok_or(Page::BAD_REQUEST)?;
     let route = host.route(&normal).ok_or(Page::NOT_FOUND)?;
@@ -121,26 +124,41 @@ fn is_misdirected(routing: &Routing, peer: &Peer, name: &[u8]) -> bool {
     asked != certificates.find(server_name)
 }
 
+fn is_too_large(length: u64, limits: &Limits) -> bool {
+    limits.body_bytes > 0 && length > limits.body_bytes
+}
+
 /// The table of nginx-proxy's HTTPS_METHOD.
-fn check_scheme(host: &Host, peer: &Peer, head: &RequestHead) -> Result<(), Page> {
+fn check_scheme(
+    host: &Host,
+    peer: &Peer,
+    head: &RequestHead,
+    https_port: Option<u16>,
+) -> Result<(), Page> {
     match (host.https, peer.tls.is_some()) {
         (HttpsMethod::NoHttps, true) => Err(Page::HTTP_ALONE),
         (HttpsMethod::NoHttps, false) => Ok(()),
         (_, true) if !host.trusted => Err(Page::NO_CERTIFICATE),
         (_, true) => Ok(()),
         (HttpsMethod::NoHttp, false) => Err(Page::HTTPS_ALONE),
-        (HttpsMethod::Redirect, false) if host.trusted => Err(to_https(head)),
-        (HttpsMethod::Redirect | HttpsMethod::NoRedirect, false) => Ok(()),
+        (HttpsMethod::Redirect, false) => match https_port {
+            Some(port) if host.trusted => Err(to_https(head, port)),
+            _ => Ok(()),
+        },
+        (HttpsMethod::NoRedirect, false) => Ok(()),
     }
 }
 
-fn to_https(head: &RequestHead) -> Page {
+fn to_https(head: &RequestHead, port: u16) -> Page {
     let name = normal_host(&head.authority);
     let mut location = b"https://".to_vec();
     if name.contains(&b':') {
         location.extend_from_slice(&[b"[", name.as_slice(), b"]"].concat());
     } else {
         location.extend_from_slice(&name);
+    }
+    if port != HTTPS_PORT {
+        location.extend_from_slice(format!(":{port}").as_bytes());
     }
     location.extend_from_slice(&head.target);
     HeaderValue::from_bytes(&location).map_or(Page::BAD_REQUEST, Page::ToHttps)

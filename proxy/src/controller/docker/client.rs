@@ -43,7 +43,7 @@ pub enum ClientError {
     Connect(io::Error),
     #[error("{0}")]
     Bollard(bollard::errors::Error),
-    #[error("{0}")]
+    #[error("the connection broke: {0}")]
     Http(#[from] hyper::Error),
     #[error("answer: {0}")]
     Answer(Box<dyn std::error::Error + Send + Sync>),
@@ -59,6 +59,7 @@ impl From<bollard::errors::Error> for ClientError {
     fn from(error: bollard::errors::Error) -> Self {
         match error {
             bollard::errors::Error::IOError { err } => ClientError::Connect(err),
+            bollard::errors::Error::HyperResponseError { err } => ClientError::Http(err),
             bollard::errors::Error::RequestTimeoutError => ClientError::Timeout,
             other => ClientError::Bollard(other),
         }

@@ -124,7 +124,7 @@ impl Inspect {
             health: state.health(),
             started_at: state.started_at.unwrap_or_default(),
             exposed: exposed(&config, &settings),
-            env: variables(config.env.unwrap_or_default()),
+            env: variables(&config.env.unwrap_or_default()),
             labels: labels(config.labels.unwrap_or_default()),
             stop_signal: config.stop_signal.as_ref().and_then(stop_signal),
             image: config.image,
@@ -170,7 +170,7 @@ fn nanoseconds(rfc3339: &str) -> Option<i64> {
     i64::try_from(time.unix_timestamp_nanos()).ok()
 }
 
-fn variables(env: Vec<String>) -> BTreeMap<String, String> {
+fn variables(env: &[String]) -> BTreeMap<String, String> {
     let pairs = env.iter().filter_map(|pair| pair.split_once('='));
     pairs
         .filter(|(name, _)| VARIABLES.contains(name))

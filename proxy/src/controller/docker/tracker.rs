@@ -108,7 +108,7 @@ impl Tracker {
         let started_at = known.as_ref().map(|container| container.started_at.clone());
         if let Some(container) = known {
             container.stopping = true;
-            self.changed.get_or_insert(now);
+            self.touch(now);
             self.urgent = true;
         }
         self.stops.insert(id, Stop { started_at, comes_back: now + COMES_BACK });
@@ -166,8 +166,10 @@ impl Tracker {
             Inspected::Running(container) => self.know(*container, now),
             Inspected::NotRunning => self.forget(id, now),
             Inspected::Unreadable { name, why } => {
-                self.change(now, |known| known.containers.remove(id).is_some());
-                self.report(id, (name, why), now);
+                if self.containers.remove(id).is_some() {
+                    self.touch(now);
+                }
+                self.report(id, name, why, now);
             }
         }
         self.settle(id, now);
@@ -179,7 +181,7 @@ impl Tracker {
         self.retries.insert(id.to_owned(), now + RETRY);
         let name =
             self.containers.get(id).map_or_else(|| short(id), |container| container.name.clone());
-        self.report(id, (name, why), now);
+        self.report(id, name, why, now);
         self.settle(id, now);
     }
 
@@ -192,30 +194,30 @@ impl Tracker {
             Some(_) => drop(self.stops.remove(&id)),
             None => {}
         }
-        self.change(now, |known| {
-            let was_unreadable = known.unreadable.remove(&id).is_some();
-            let differs = known.containers.get(&id) != Some(&container);
-            known.containers.insert(id, container);
-            was_unreadable || differs
-        });
+        let was_unreadable = self.unreadable.remove(&id).is_some();
+        if self.containers.get(&id) != Some(&container) || was_unreadable {
+            self.containers.insert(id, container);
+            self.touch(now);
+        }
     }
 
     fn forget(&mut self, id: &str, now: Instant) {
-        self.change(now, |known| {
-            known.containers.remove(id).is_some() | known.unreadable.remove(id).is_some()
-        });
-    }
-
-    fn report(&mut self, id: &str, entry: (String, String), now: Instant) {
-        self.change(now, |known| {
-            known.unreadable.insert(id.to_owned(), entry.clone()).as_ref() != Some(&entry)
-        });
-    }
-
-    fn change(&mut self, now: Instant, change: impl FnOnce(&mut Self) -> bool) {
-        if change(self) {
-            self.changed.get_or_insert(now);
+        let was_known = self.containers.remove(id).is_some();
+        if self.unreadable.remove(id).is_some() || was_known {
+            self.touch(now);
         }
+    }
+
+    fn report(&mut self, id: &str, name: String, why: String, now: Instant) {
+        let entry = (name, why);
+        if self.unreadable.get(id) != Some(&entry) {
+            self.unreadable.insert(id.to_owned(), entry);
+            self.touch(now);
+        }
+    }
+
+    fn touch(&mut self, now: Instant) {
+        self.changed.get_or_insert(now);
     }
 
     fn settle(&mut self, id: &str, now: Instant) {
@@ -234,7 +236,7 @@ impl Tracker {
             }
             // Said even if nothing differs: the first list may be empty.
             self.complete = true;
-            self.changed.get_or_insert(now);
+            self.touch(now);
         }
     }
 
@@ -542,7 +544,8 @@ mod tests {
         assert_eq!(world.due(), ["a"]);
         world.gone("a");
         assert!(world.view().is_empty());
-        assert_eq!(world.tracker.deadline(), None.or(world.tracker.changed.map(|t| t + PATIENCE)));
+        assert!(world.take());
+        assert_eq!(world.tracker.deadline(), None);
     }
 
     #[test]

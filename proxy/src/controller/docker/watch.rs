@@ -1,5 +1,7 @@
 //! Keeps the list of containers true, through restarts of the daemon.
 
+use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -13,6 +15,7 @@ use tracing::{debug, info, warn};
 use super::client::{Client, ClientError};
 use super::endpoint::Endpoint;
 use super::event;
+use super::inspect::Inspected;
 use super::tracker::Tracker;
 use super::{Containers, DockerStatus};
 use crate::config;
@@ -99,11 +102,11 @@ impl Watcher {
         client.explain(&error)
     }
 
-    async fn follow(&mut self, client: &Client) -> Result<std::convert::Infallible, ClientError> {
+    async fn follow(&mut self, client: &Client) -> Result<Infallible, ClientError> {
         let version = client.version().await?;
         // The stream asks only when it is polled; that it begins here, before the list, is what
         // `since` says. So nothing is missed in between.
-        let mut events = std::pin::pin!(client.events(client.clock().await?));
+        let mut events = pin!(client.events(client.clock().await?));
         self.tracker.listed(client.list().await?, Instant::now());
         let mut answers = FuturesUnordered::new();
         loop {
@@ -123,6 +126,8 @@ impl Watcher {
                 Some((id, answer)) = answers.next(), if !answers.is_empty() => {
                     match answer {
                         Ok(inspected) => self.tracker.answered(&id, inspected, Instant::now()),
+                        // The daemon is gone: that says nothing of this container.
+                        Err(error @ ClientError::Connect(_)) => return Err(error),
                         Err(error) => self.tracker.failed(&id, error.to_string(), Instant::now()),
                     }
                 }
@@ -164,10 +169,7 @@ impl Watcher {
     }
 }
 
-async fn ask(
-    client: &Client,
-    id: String,
-) -> (String, Result<super::inspect::Inspected, ClientError>) {
+async fn ask(client: &Client, id: String) -> (String, Result<Inspected, ClientError>) {
     let answer = client.inspect(&id).await;
     (id, answer)
 }

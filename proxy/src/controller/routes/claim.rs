@@ -1,0 +1,372 @@
+//! What one container asks for: hosts, a path on each, and itself as upstream.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::Inputs;
+use super::settings::{self, Key, Router, Written};
+use super::table::{Diagnosis, RouteKey, UpstreamEntry, UpstreamState};
+use crate::controller::docker::{Container, Health, Network, State};
+use crate::controller::probe;
+use crate::protocol::pattern::{HostPattern, PathPattern};
+use crate::protocol::snapshot::{HttpsMethod, UpstreamProtocol};
+
+/// When a container names no port and exposes none, or several.
+const DEFAULT_PORT: u16 = 80;
+/// Docker's network for published ports of a swarm: nothing listens there.
+const INGRESS: &str = "ingress";
+const MAX_WEIGHT: u32 = 100;
+
+/// One host and path that a container asks for.
+#[derive(Debug, Clone)]
+pub(super) struct Claim<'a> {
+    pub container: &'a Container,
+    pub host: HostPattern,
+    /// The variable or label that names the host.
+    pub host_setting: String,
+    pub path: PathPattern,
+    /// The variable or label of the path, or that of the host where none is.
+    pub path_setting: String,
+    pub replace_prefix: Option<String>,
+    /// The variable or label of `replace_prefix`, or that of the path where none is.
+    pub prefix_setting: String,
+    /// `None`: no opinion.
+    pub https: Option<HttpsMethod>,
+    pub upstream: UpstreamEntry,
+    /// What to ask before it can be in rotation.
+    pub probe: Option<probe::Target>,
+}
+
+impl Claim<'_> {
+    pub fn key(&self) -> RouteKey {
+        key(&self.host, &self.path)
+    }
+}
+
+pub(super) fn key(host: &HostPattern, path: &PathPattern) -> RouteKey {
+    (host.clone(), path.to_string())
+}
+
+/// The root and a trailing slash mean the same to both kinds of prefix, so that `VIRTUAL_HOST` and
+/// `baton.host` share a pool.
+pub(super) fn normal(path: PathPattern) -> PathPattern {
+    let PathPattern::Segments(prefix) = path else { return path };
+    match prefix.trim_end_matches('/') {
+        "" => PathPattern::Prefix("/".to_owned()),
+        trimmed => PathPattern::Segments(trimmed.to_owned()),
+    }
+}
+
+/// All that was found in one container.
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
+    container: &'a Container,
+    pub claims: Vec<Claim<'a>>,
+    pub diagnoses: Vec<Diagnosis>,
+    /// Why something that it asks for, or all of it, is not routed.
+    pub reasons: Vec<String>,
+}
+
+/// Why a router routes nothing.
+struct Refused;
+
+impl<'a> Reading<'a> {
+    pub fn of(container: &'a Container, inputs: &Inputs<'_>) -> Reading<'a> {
+        let mut reading =
+            Reading { container, claims: Vec::new(), diagnoses: Vec::new(), reasons: Vec::new() };
+        for unused in settings::unused(container) {
+            // Without the value: it may be a secret, such as the lines of an htpasswd file.
+            reading.diagnose(unused.name, "", unused.why);
+        }
+        for router in settings::routers(container) {
+            // The reason is kept in the reading.
+            let _refused = reading.router(router, inputs);
+        }
+        reading
+    }
+
+    fn router(&mut self, router: Router<'a>, inputs: &Inputs<'_>) -> Result<(), Refused> {
+        let hosts = self.hosts(router)?;
+        let protocol = self.protocol(router)?;
+        let path = self.path(router)?;
+        let replace_prefix = self.replace_prefix(router, path.as_ref().map(|(path, _)| path));
+        let https = self.first(router, Key::HttpsMethod, https_method).map(|(https, _)| https);
+        let upstream = self.upstream(router, protocol, inputs);
+        let probe = upstream.address.and_then(|address| probe_target(self.container, address));
+        for (host, host_setting) in hosts {
+            let (path, path_setting) = path
+                .clone()
+                .unwrap_or_else(|| (PathPattern::Prefix("/".to_owned()), host_setting.clone()));
+            let (replace_prefix, prefix_setting) = match replace_prefix.clone() {
+                Some((replacement, setting)) => (replacement, setting),
+                None => (None, path_setting.clone()),
+            };
+            self.claims.push(Claim {
+                container: self.container,
+                host,
+                host_setting,
+                path,
+                path_setting,
+                replace_prefix,
+                prefix_setting,
+                https,
+                upstream: upstream.clone(),
+                probe: probe.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Each host once, with the setting that names it.
+    fn hosts(&mut self, router: Router<'a>) -> Result<Vec<(HostPattern, String)>, Refused> {
+        let Some(written) = router.written(Key::Host).into_iter().next() else {
+            if let Some(name) = router.name() {
+                let setting = format!("baton.{name}.host");
+                let problem = format!("is missing: nothing is routed for the router `{name}`");
+                self.diagnose(setting, "", problem);
+            }
+            return Err(Refused);
+        };
+        let mut hosts: Vec<HostPattern> = Vec::new();
+        for item in written.value.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            match item.parse() {
+                Ok(host) if hosts.contains(&host) => {}
+                Ok(host) => hosts.push(host),
+                Err(error) => self.diagnose(written.name.clone(), item, error.to_string()),
+            }
+        }
+        if hosts.is_empty() {
+            return self.refuse(format!("{} `{}` has no usable host", written.name, written.value));
+        }
+        Ok(hosts.into_iter().map(|host| (host, written.name.clone())).collect())
+    }
+
+    /// A path that is wrong is not the path `/`: that would put the container into the pool of
+    /// another one.
+    fn path(&mut self, router: Router<'a>) -> Result<Option<(PathPattern, String)>, Refused> {
+        let Some(written) = router.written(Key::Path).into_iter().next() else { return Ok(None) };
+        let pattern = if written.is_label {
+            PathPattern::from_label(written.value)
+        } else {
+            PathPattern::from_virtual_path(written.value)
+        };
+        match pattern {
+            Ok(pattern) => Ok(Some((normal(pattern), written.name))),
+            Err(error) => {
+                self.diagnose(written.name.clone(), written.value, error.to_string());
+                self.refuse(format!("{}: {error}", written.name))
+            }
+        }
+    }
+
+    /// What replaces the prefix, and the setting that says so; nothing when none does.
+    fn replace_prefix(
+        &mut self,
+        router: Router<'a>,
+        path: Option<&PathPattern>,
+    ) -> Option<(Option<String>, String)> {
+        let strip = self.first(router, Key::StripPrefix, boolean);
+        let (replacement, written) = match strip {
+            Some((strip, written)) => (strip.then(|| "/".to_owned()), written),
+            None => {
+                let (dest, written) = self.first(router, Key::Dest, destination)?;
+                (Some(dest), written)
+            }
+        };
+        if replacement.is_some() && matches!(path, Some(PathPattern::Regex(_))) {
+            let problem = "has no effect: the path is a regular expression".to_owned();
+            self.diagnose(written.name, written.value, problem);
+            return None;
+        }
+        Some((replacement, written.name))
+    }
+
+    fn protocol(&mut self, router: Router<'a>) -> Result<UpstreamProtocol, Refused> {
+        let Some((protocol, written)) = self.first(router, Key::Proto, protocol) else {
+            return Ok(UpstreamProtocol::default());
+        };
+        match protocol {
+            Protocol::Spoken(protocol) => Ok(protocol),
+            Protocol::Unsupported => {
+                let problem = "is not supported: baton speaks http, https, grpc and grpcs";
+                self.diagnose(written.name.clone(), written.value, problem.to_owned());
+                self.refuse(format!("{} `{}` is not supported", written.name, written.value))
+            }
+        }
+    }
+
+    fn upstream(
+        &mut self,
+        router: Router<'a>,
+        protocol: UpstreamProtocol,
+        inputs: &Inputs<'_>,
+    ) -> UpstreamEntry {
+        let port = self.first(router, Key::Port, port).map(|(port, _)| port);
+        let port = port.unwrap_or_else(|| default_port(self.container));
+        let weight = self.first(router, Key::Weight, weight).map_or(1, |(weight, _)| weight);
+        let ip = self.ip(router, inputs.prefer_ipv6);
+        let address = ip.map(|ip| SocketAddr::new(ip, port));
+        UpstreamEntry {
+            name: self.container.name.clone(),
+            address,
+            protocol,
+            weight,
+            container: Some(self.container.name.clone()),
+            state: state(self.container, address, inputs),
+        }
+    }
+
+    fn ip(&mut self, router: Router<'a>, prefer_ipv6: bool) -> Option<IpAddr> {
+        let container = self.container;
+        if container.host_network {
+            return Some(Ipv4Addr::LOCALHOST.into());
+        }
+        let named =
+            self.first(router, Key::Network, |name| named_network(container, name, prefer_ipv6));
+        named.map(|(ip, _)| ip).or_else(|| {
+            let networks = container.networks.iter().filter(|network| network.name != INGRESS);
+            networks.filter_map(|network| network_ip(network, prefer_ipv6)).next()
+        })
+    }
+
+    /// The first value that can be used, with where it is written; those before it are diagnosed.
+    fn first<T>(
+        &mut self,
+        router: Router<'a>,
+        key: Key,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<(T, Written<'a>)> {
+        for written in router.written(key) {
+            match parse(written.value) {
+                Ok(value) => return Some((value, written)),
+                Err(problem) => self.diagnose(written.name, written.value, problem),
+            }
+        }
+        None
+    }
+
+    fn diagnose(&mut self, setting: String, value: &str, problem: String) {
+        self.diagnoses.push(Diagnosis {
+            container: self.container.name.clone(),
+            setting,
+            value: value.to_owned(),
+            problem,
+        });
+    }
+
+    fn refuse<T>(&mut self, reason: String) -> Result<T, Refused> {
+        self.reasons.push(reason);
+        Err(Refused)
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err("is not a port: expected 1 to 65535".to_owned()),
+    }
+}
+
+/// The only exposed port, else 80. The same number for TCP and UDP counts as two.
+fn default_port(container: &Container) -> u16 {
+    let mut exposed = container.exposed.iter();
+    match (exposed.next(), exposed.next()) {
+        (Some(port), None) => port.number,
+        _ => DEFAULT_PORT,
+    }
+}
+
+fn weight(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(weight @ 1..=MAX_WEIGHT) => Ok(weight),
+        _ => Err(format!("is not a weight: expected 1 to {MAX_WEIGHT}")),
+    }
+}
+
+fn boolean(text: &str) -> Result<bool, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err("is neither `true` nor `false`".to_owned()),
+    }
+}
+
+fn destination(text: &str) -> Result<String, String> {
+    if text.starts_with('/') && text.bytes().all(|b| b > b' ' && b != 0x7f) {
+        Ok(text.to_owned())
+    } else {
+        Err("is not a path: it must begin with `/` and have no blank".to_owned())
+    }
+}
+
+enum Protocol {
+    Spoken(UpstreamProtocol),
+    /// nginx-proxy's, and not baton's.
+    Unsupported,
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "http" => Ok(Protocol::Spoken(UpstreamProtocol::Http)),
+        "https" => Ok(Protocol::Spoken(UpstreamProtocol::Https)),
+        "grpc" => Ok(Protocol::Spoken(UpstreamProtocol::Grpc)),
+        "grpcs" => Ok(Protocol::Spoken(UpstreamProtocol::Grpcs)),
+        "fastcgi" | "uwsgi" => Ok(Protocol::Unsupported),
+        _ => Err("is not a protocol: expected http, https, grpc or grpcs".to_owned()),
+    }
+}
+
+fn https_method(text: &str) -> Result<HttpsMethod, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "redirect" => Ok(HttpsMethod::Redirect),
+        "noredirect" => Ok(HttpsMethod::NoRedirect),
+        "nohttp" => Ok(HttpsMethod::NoHttp),
+        "nohttps" => Ok(HttpsMethod::NoHttps),
+        _ => Err("is not one of redirect, noredirect, nohttp and nohttps".to_owned()),
+    }
+}
+
+/// By the name that Docker has for it, or the one in the compose file.
+fn named_network(container: &Container, name: &str, prefer_ipv6: bool) -> Result<IpAddr, String> {
+    let of_project = container.project().map(|project| format!("{project}_{name}"));
+    let find = |name: &str| container.networks.iter().find(|network| network.name == name);
+    let network = find(name)
+        .or_else(|| find(of_project.as_deref()?))
+        .ok_or_else(|| "is not a network of this container".to_owned())?;
+    network_ip(network, prefer_ipv6).ok_or_else(|| "has no address for this container".to_owned())
+}
+
+fn network_ip(network: &Network, prefer_ipv6: bool) -> Option<IpAddr> {
+    let (ipv4, ipv6) = (network.ipv4.map(IpAddr::V4), network.ipv6.map(IpAddr::V6));
+    if prefer_ipv6 { ipv6.or(ipv4) } else { ipv4.or(ipv6) }
+}
+
+fn state(container: &Container, address: Option<SocketAddr>, inputs: &Inputs<'_>) -> UpstreamState {
+    match (container.state, container.health) {
+        (State::Restarting, _) => UpstreamState::Restarting,
+        _ if container.stopping => UpstreamState::Stopping,
+        (State::Paused, _) => UpstreamState::Paused,
+        (State::Running, Health::Starting) => UpstreamState::Starting,
+        (State::Running, Health::Unhealthy) => UpstreamState::Unhealthy,
+        (State::Running, health) => match address {
+            None => UpstreamState::NoAddress,
+            Some(_) if health == Health::Healthy => UpstreamState::Up,
+            Some(address) => match probe_target(container, address) {
+                Some(target) if !inputs.reachable.contains(&target) => UpstreamState::Waiting,
+                _ => UpstreamState::Up,
+            },
+        },
+    }
+}
+
+/// A container without a HEALTHCHECK is asked at its port. One that stops is not asked any more,
+/// and one that has started again is asked anew.
+fn probe_target(container: &Container, address: SocketAddr) -> Option<probe::Target> {
+    let asked = container.state == State::Running
+        && container.health == Health::None
+        && !container.stopping;
+    asked.then(|| probe::Target {
+        address,
+        container: container.id.clone(),
+        started_at: container.started_at.clone(),
+    })
+}

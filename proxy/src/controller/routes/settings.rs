@@ -1,0 +1,327 @@
+//! The settings of one container: which it may have, from where, and which of two wins.
+
+use std::collections::BTreeSet;
+
+use crate::controller::docker::{Container, LABEL_PREFIX, NGINX_PROXY_PREFIX};
+
+/// A setting that this version acts on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    Host,
+    Port,
+    Path,
+    StripPrefix,
+    Dest,
+    Proto,
+    Network,
+    Weight,
+    HttpsMethod,
+}
+
+impl Key {
+    const ALL: [Key; 9] = [
+        Key::Host,
+        Key::Port,
+        Key::Path,
+        Key::StripPrefix,
+        Key::Dest,
+        Key::Proto,
+        Key::Network,
+        Key::Weight,
+        Key::HttpsMethod,
+    ];
+
+    /// The label, after `baton.` or `baton.NAME.`.
+    fn label(self) -> Option<&'static str> {
+        match self {
+            Key::Host => Some("host"),
+            Key::Port => Some("port"),
+            Key::Path => Some("path"),
+            Key::StripPrefix => Some("strip_prefix"),
+            Key::Proto => Some("proto"),
+            Key::Network => Some("network"),
+            Key::Weight => Some("weight"),
+            Key::Dest | Key::HttpsMethod => None,
+        }
+    }
+
+    fn variable(self) -> Option<&'static str> {
+        match self {
+            Key::Host => Some("VIRTUAL_HOST"),
+            Key::Port => Some("VIRTUAL_PORT"),
+            Key::Path => Some("VIRTUAL_PATH"),
+            Key::Dest => Some("VIRTUAL_DEST"),
+            Key::Proto => Some("VIRTUAL_PROTO"),
+            Key::HttpsMethod => Some("HTTPS_METHOD"),
+            Key::StripPrefix | Key::Network | Key::Weight => None,
+        }
+    }
+
+    /// Whether a router without it has the container's: facts about the container are inherited,
+    /// those about a route are not.
+    fn inherited(self) -> bool {
+        matches!(self, Key::Port | Key::Proto | Key::Network | Key::Weight | Key::HttpsMethod)
+    }
+}
+
+/// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
+const LATER_LABELS: [&str; 13] = [
+    "sticky",
+    "health.path",
+    "auth.basic",
+    "auth.forward",
+    "allow",
+    "rate_limit",
+    "max_body",
+    "timeout.*",
+    "compress",
+    "redirect.www",
+    "headers.set.*",
+    "priority",
+    "drain",
+];
+/// A key that is further away than this from what was written is no help.
+const NEAR: usize = 3;
+
+/// The settings of one router: the container's own, or one of several under a name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Router<'a> {
+    container: &'a Container,
+    name: Option<&'a str>,
+}
+
+/// A setting as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Written<'a> {
+    /// The variable or label.
+    pub name: String,
+    /// Trimmed, and not empty.
+    pub value: &'a str,
+    pub is_label: bool,
+}
+
+/// A label or variable that nothing is done with, and why.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Unused {
+    pub name: String,
+    pub why: String,
+}
+
+/// The container's own router, then those under names, sorted.
+pub(super) fn routers(container: &Container) -> Vec<Router<'_>> {
+    let names: BTreeSet<&str> = labels(container)
+        .filter_map(|label| match classify(label) {
+            Label::Known { router } => router,
+            _ => None,
+        })
+        .collect();
+    let own = Router { container, name: None };
+    let named = names.into_iter().map(|name| Router { container, name: Some(name) });
+    std::iter::once(own).chain(named).collect()
+}
+
+impl<'a> Router<'a> {
+    pub fn name(self) -> Option<&'a str> {
+        self.name
+    }
+
+    /// Where `key` is written, the one that wins first.
+    pub fn written(self, key: Key) -> Vec<Written<'a>> {
+        let mut found = Vec::new();
+        if let Some(label) = key.label() {
+            if let Some(name) = self.name {
+                found.extend(self.label(format!("{LABEL_PREFIX}{name}.{label}")));
+            }
+            if self.name.is_none() || key.inherited() {
+                found.extend(self.label(format!("{LABEL_PREFIX}{label}")));
+            }
+        }
+        if let Some(variable) = key.variable()
+            && (self.name.is_none() || key.inherited())
+        {
+            found.extend(written(variable.to_owned(), self.container.env.get(variable), false));
+        }
+        found
+    }
+
+    fn label(self, name: String) -> Option<Written<'a>> {
+        let value = self.container.labels.get(&name);
+        written(name, value, true)
+    }
+}
+
+fn written(name: String, value: Option<&String>, is_label: bool) -> Option<Written<'_>> {
+    let value = value?.trim();
+    (!value.is_empty()).then_some(Written { name, value, is_label })
+}
+
+/// What the container says to baton and baton does not listen to.
+pub(super) fn unused(container: &Container) -> Vec<Unused> {
+    let variables = container.env.iter().filter(|(name, value)| {
+        !value.trim().is_empty() && !Key::ALL.iter().any(|key| key.variable() == Some(name))
+    });
+    let foreign = container.labels.keys().filter(|label| label.starts_with(NGINX_PROXY_PREFIX));
+    let later = variables.map(|(name, _)| name).chain(foreign);
+    let not_yet = || "is not supported yet".to_owned();
+    later
+        .map(|name| Unused { name: name.clone(), why: not_yet() })
+        .chain(labels(container).filter_map(|label| {
+            let why = match classify(label) {
+                Label::Known { .. } => return None,
+                Label::Later => not_yet(),
+                Label::Unknown => unknown(label),
+            };
+            Some(Unused { name: format!("{LABEL_PREFIX}{label}"), why })
+        }))
+        .collect()
+}
+
+fn labels(container: &Container) -> impl Iterator<Item = &str> {
+    container.labels.keys().filter_map(|label| label.strip_prefix(LABEL_PREFIX))
+}
+
+enum Label<'a> {
+    Known { router: Option<&'a str> },
+    Later,
+    Unknown,
+}
+
+fn classify(label: &str) -> Label<'_> {
+    if is_known(label) {
+        return Label::Known { router: None };
+    }
+    if is_later(label) {
+        return Label::Later;
+    }
+    match label.split_once('.') {
+        Some((router, key)) if !router.is_empty() && is_known(key) => {
+            Label::Known { router: Some(router) }
+        }
+        Some((router, key)) if !router.is_empty() && is_later(key) => Label::Later,
+        _ => Label::Unknown,
+    }
+}
+
+fn is_known(key: &str) -> bool {
+    Key::ALL.iter().any(|known| known.label() == Some(key))
+}
+
+fn is_later(key: &str) -> bool {
+    LATER_LABELS.iter().any(|later| match later.strip_suffix('*') {
+        Some(prefix) => key.strip_prefix(prefix).is_some_and(|name| !name.is_empty()),
+        None => key == *later,
+    })
+}
+
+/// Names the nearest key, with the router's name where the label has one.
+fn unknown(label: &str) -> String {
+    let (router, key) = label.rsplit_once('.').unwrap_or(("", label));
+    let whole = near(label).map(|(distance, known)| (distance, known.to_owned()));
+    let part = near(key)
+        .filter(|_| !router.is_empty())
+        .map(|(distance, known)| (distance, format!("{router}.{known}")));
+    match whole.into_iter().chain(part).min() {
+        Some((_, known)) => format!("is not known; the nearest is `{LABEL_PREFIX}{known}`"),
+        None => "is not known".to_owned(),
+    }
+}
+
+fn near(key: &str) -> Option<(usize, &'static str)> {
+    let known = Key::ALL.iter().filter_map(|key| key.label()).chain(LATER_LABELS);
+    known
+        .map(|known| (strsim::damerau_levenshtein(key, known), known))
+        .filter(|(distance, known)| *distance <= NEAR.min(known.len() / 2))
+        .min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn container(env: &[(&str, &str)], labels: &[(&str, &str)]) -> Container {
+        let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Container {
+            env: env.iter().map(pair).collect(),
+            labels: labels.iter().map(pair).collect(),
+            ..Container::default()
+        }
+    }
+
+    #[test]
+    fn a_label_wins_over_the_environment() {
+        let container = container(&[("VIRTUAL_PORT", "1")], &[("baton.port", " 2 ")]);
+        let own = routers(&container)[0];
+        let values: Vec<&str> =
+            own.written(Key::Port).iter().map(|written| written.value).collect();
+        assert_eq!(values, ["2", "1"]);
+    }
+
+    #[test]
+    fn what_is_empty_is_not_set() {
+        let container = container(&[("VIRTUAL_PORT", "1")], &[("baton.port", " ")]);
+        let own = routers(&container)[0];
+        let names: Vec<String> =
+            own.written(Key::Port).into_iter().map(|written| written.name).collect();
+        assert_eq!(names, ["VIRTUAL_PORT"]);
+    }
+
+    #[test]
+    fn a_router_inherits_facts_about_the_container_only() {
+        let container = container(
+            &[("VIRTUAL_PORT", "1"), ("VIRTUAL_PATH", "/x"), ("HTTPS_METHOD", "nohttp")],
+            &[("baton.api.host", "a"), ("baton.api.port", "2"), ("baton.path", "/y")],
+        );
+        let routers = routers(&container);
+        assert_eq!(
+            routers.iter().map(|router| router.name()).collect::<Vec<_>>(),
+            [None, Some("api")]
+        );
+        for (key, want) in [
+            (Key::Host, &["a"][..]),
+            (Key::Port, &["2", "1"]),
+            (Key::Path, &[]),
+            (Key::HttpsMethod, &["nohttp"]),
+        ] {
+            let written = routers[1].written(key);
+            let values: Vec<&str> = written.iter().map(|written| written.value).collect();
+            assert_eq!(values, want, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn unknown_labels_name_the_nearest() {
+        for (label, want) in [
+            ("host", None),
+            ("api.host", None),
+            ("hots", Some("is not known; the nearest is `baton.host`")),
+            ("api.prot", Some("is not known; the nearest is `baton.api.port`")),
+            ("stripprefix", Some("is not known; the nearest is `baton.strip_prefix`")),
+            ("health.pth", Some("is not known; the nearest is `baton.health.path`")),
+            ("teapot", Some("is not known")),
+            ("x.y.z", Some("is not known")),
+            (".host", Some("is not known; the nearest is `baton.host`")),
+            ("sticky", Some("is not supported yet")),
+            ("timeout.connect", Some("is not supported yet")),
+            ("timeout.", Some("is not known; the nearest is `baton.timeout.*`")),
+            ("api.headers.set.X", Some("is not supported yet")),
+        ] {
+            let name = format!("baton.{label}");
+            let found = unused(&container(&[], &[(&name, "1")]));
+            let want = want.map(|why| Unused { name, why: why.to_owned() });
+            assert_eq!(found.into_iter().next(), want, "{label}");
+        }
+    }
+
+    #[test]
+    fn variables_of_later_versions_are_named() {
+        let container = container(
+            &[("VIRTUAL_HOST", "a"), ("VIRTUAL_HOST_MULTIPORTS", "a: {}"), ("CERT_NAME", "")],
+            &[("com.github.nginx-proxy.nginx-proxy.keepalive", "1")],
+        );
+        let names: Vec<String> = unused(&container).into_iter().map(|unused| unused.name).collect();
+        assert_eq!(
+            names,
+            ["VIRTUAL_HOST_MULTIPORTS", "com.github.nginx-proxy.nginx-proxy.keepalive"]
+        );
+    }
+}

@@ -44,6 +44,8 @@ pub enum ClientError {
     #[error("{0}")]
     Bollard(bollard::errors::Error),
     #[error("the connection broke: {0}")]
+    Broken(io::Error),
+    #[error("the connection broke: {0}")]
     Http(#[from] hyper::Error),
     #[error("answer: {0}")]
     Answer(Box<dyn std::error::Error + Send + Sync>),
@@ -58,6 +60,10 @@ pub enum ClientError {
 impl From<bollard::errors::Error> for ClientError {
     fn from(error: bollard::errors::Error) -> Self {
         match error {
+            // bollard wraps what breaks in the middle of a stream; a connect fails with its own kind.
+            bollard::errors::Error::IOError { err } if err.kind() == io::ErrorKind::Other => {
+                ClientError::Broken(err)
+            }
             bollard::errors::Error::IOError { err } => ClientError::Connect(err),
             bollard::errors::Error::HyperResponseError { err } => ClientError::Http(err),
             bollard::errors::Error::RequestTimeoutError => ClientError::Timeout,

@@ -66,6 +66,8 @@ pub struct Container {
     pub stopping: bool,
     /// What stops it beside the usual signals.
     pub stop_signal: Option<i32>,
+    /// How long the daemon waits after that signal before it kills, in seconds; `None`: 10.
+    pub stop_timeout: Option<u32>,
 }
 
 impl Container {

@@ -80,6 +80,8 @@ struct RawConfig {
     exposed_ports: Option<BTreeMap<String, IgnoredAny>>,
     /// A name with Docker, a number with some of Podman.
     stop_signal: Option<serde_json::Value>,
+    /// Negative: for ever.
+    stop_timeout: Option<i64>,
 }
 
 #[derive(Deserialize, Default)]
@@ -127,6 +129,7 @@ impl Inspect {
             env: variables(&config.env.unwrap_or_default()),
             labels: labels(config.labels.unwrap_or_default()),
             stop_signal: config.stop_signal.as_ref().and_then(stop_signal),
+            stop_timeout: config.stop_timeout.map(|s| u32::try_from(s).unwrap_or(u32::MAX)),
             image: config.image,
             networks: networks(settings.networks.unwrap_or_default()),
             host_network: self
@@ -254,7 +257,7 @@ mod tests {
             "Image": "sha256:0", "New": {"field": [1]},
             "State": {"Status": "running", "Running": true, "StartedAt": "2026-01-02T03:04:06Z",
                       "Health": {"Status": "starting", "Log": []}},
-            "Config": {"Image": "web:1", "StopSignal": "SIGQUIT",
+            "Config": {"Image": "web:1", "StopSignal": "SIGQUIT", "StopTimeout": 40,
                        "Env": ["PATH=/bin", "DB_PASSWORD=hunter2", "VIRTUAL_HOST=a.test",
                                "VIRTUAL_PORT=80=81", "EMPTY"],
                        "Labels": {"baton.weight": "3", "com.docker.compose.project": "shop",
@@ -287,6 +290,7 @@ mod tests {
             health: Health::Starting,
             stopping: false,
             stop_signal: Some(3),
+            stop_timeout: Some(40),
         };
         assert_eq!(container, want);
     }

@@ -32,7 +32,7 @@ pub struct DockerStatus {
     /// Empty when the watch is switched off.
     pub endpoint: String,
     pub containers: usize,
-    /// When the list was last known to be true.
+    /// When the daemon's list, or a change of it, was last taken over.
     pub last_sync: Option<SystemTime>,
     /// Why there is no connection, in words for a person, and what to do.
     pub error: Option<String>,

@@ -17,7 +17,8 @@ use super::signal;
 const QUIET: Duration = Duration::from_millis(50);
 /// A burst that does not end, or an inspect that is slow, holds the others back for no longer.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// A container that still runs this long after its stop signal took it for something else.
+/// A container that still runs this long after its stop signal, and after twice its stop timeout,
+/// took it for something else.
 const COMES_BACK: Duration = Duration::from_secs(60);
 /// Between two tries to inspect a container when the daemon answers with an error.
 const RETRY: Duration = Duration::from_secs(5);
@@ -106,12 +107,14 @@ impl Tracker {
             return;
         }
         let started_at = known.as_ref().map(|container| container.started_at.clone());
+        let timeout = known.as_ref().and_then(|container| container.stop_timeout).unwrap_or(0);
+        let comes_back = now + COMES_BACK.max(2 * Duration::from_secs(timeout.into()));
         if let Some(container) = known {
             container.stopping = true;
             self.touch(now);
             self.urgent = true;
         }
-        self.stops.insert(id, Stop { started_at, comes_back: now + COMES_BACK });
+        self.stops.insert(id, Stop { started_at, comes_back });
     }
 
     /// The containers to inspect now.

@@ -151,7 +151,7 @@ impl Watcher {
 
     fn disconnected(&mut self, error: String) {
         if self.status.error.as_ref() != Some(&error) {
-            warn!("docker: {error}; routes stay as they are, trying again");
+            warn!("docker: {error}; trying again, routes to containers stay");
         }
         self.status.connected = false;
         self.status.error = Some(error);

@@ -17,6 +17,11 @@ use crate::config::{RouteTls, StaticRoute};
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot::HttpsMethod;
 
+/// How a diagnosis names the configuration file.
+const CONFIGURATION: &str = "the configuration";
+/// Longest text of a container that is shown, in characters.
+const MAX_SHOWN: usize = 300;
+
 /// All that a table depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
@@ -94,9 +99,6 @@ struct RouteDraft {
     /// Who was first.
     by: String,
 }
-
-/// How a diagnosis names the configuration file.
-const CONFIGURATION: &str = "the configuration";
 
 impl Draft {
     fn configure(&mut self, route: &StaticRoute) {
@@ -213,6 +215,13 @@ impl Draft {
     }
 
     fn finish(mut self) -> Table {
+        for unrouted in &mut self.unrouted {
+            unrouted.reason = printable(&unrouted.reason);
+        }
+        for diagnosis in &mut self.diagnoses {
+            diagnosis.value = printable(&diagnosis.value);
+            diagnosis.problem = printable(&diagnosis.problem);
+        }
         self.unrouted.sort();
         self.diagnoses.sort();
         // Several routers of a container inherit the same wrong value.
@@ -231,6 +240,23 @@ impl Draft {
             incumbents: self.incumbents,
         }
     }
+}
+
+/// Containers choose these texts, and people read them in a terminal: without control characters,
+/// and not longer than a few lines.
+fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for character in text.chars().take(MAX_SHOWN) {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    if text.chars().nth(MAX_SHOWN).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn no_host(container: &Container) -> String {

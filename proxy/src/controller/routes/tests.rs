@@ -153,6 +153,18 @@ fn a_wrong_host_leaves_the_others() {
 }
 
 #[test]
+fn what_a_container_says_cannot_move_the_cursor() {
+    let long = "x".repeat(10_000);
+    for (value, want) in [("\x1b[2Ja", "\\u{1b}[2Ja"), ("a\nb", "a\\nb"), (&long, "…")] {
+        let table = table(&[container("c", &[("VIRTUAL_HOST", value)])]);
+        for text in [&table.diagnoses[0].value, &table.unrouted[0].reason] {
+            assert!(text.contains(want) && !text.contains(char::is_control), "{text}");
+            assert!(text.chars().count() <= MAX_SHOWN + 1);
+        }
+    }
+}
+
+#[test]
 fn ports() {
     let host = ("VIRTUAL_HOST", "a.test");
     for (settings, exposed, want) in [

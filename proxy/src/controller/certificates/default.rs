@@ -15,10 +15,11 @@ pub(super) fn load_or_issue(
     now: OffsetDateTime,
     problems: &mut Vec<Problem>,
 ) -> Result<Pair, CertificateError> {
-    if let Some(pair) = store.read_pair(FILE, problems)? {
-        if pair.is_valid(now) && now < pair.renewal() {
-            return Ok(pair);
-        }
+    if let Some(pair) = store.read_pair(FILE, problems)?
+        && pair.is_valid(now)
+        && now < pair.renewal()
+    {
+        return Ok(pair);
     }
     let issued = issue::default(NAME, now)?;
     let pair = Pair::parse(&issued.chain_pem, &issued.key_pem)?;

@@ -67,8 +67,12 @@ fn read(files: &CertificateFiles, now: OffsetDateTime) -> Result<Pair, Problem> 
     let chain = read_text(&files.cert)?;
     let key = read_text(&files.key)?;
     let pair = Pair::parse(&chain, &key).map_err(|error| match error {
-        PairError::NoCertificate | PairError::Certificate(_) => problem(&files.cert, &error),
-        PairError::NoKey | PairError::Mismatch | PairError::Key(_) => problem(&files.key, &error),
+        PairError::NoCertificate | PairError::Certificate(_) => {
+            problem(&files.cert, error.to_string())
+        }
+        PairError::NoKey | PairError::Mismatch | PairError::Key(_) => {
+            problem(&files.key, error.to_string())
+        }
     })?;
     if pair.names.is_empty() {
         return Err(problem(&files.cert, "names no host (it has no subject alternative name)"));
@@ -87,6 +91,6 @@ fn read_text(path: &Path) -> Result<String, Problem> {
     std::fs::read_to_string(path).map_err(|error| problem(path, format!("cannot be read: {error}")))
 }
 
-fn problem(path: &Path, reason: impl ToString) -> Problem {
-    Problem { thing: path.display().to_string(), reason: reason.to_string() }
+fn problem(path: &Path, reason: impl Into<String>) -> Problem {
+    Problem { thing: path.display().to_string(), reason: reason.into() }
 }

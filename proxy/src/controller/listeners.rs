@@ -1,1 +1,217 @@
 //! Binds the public sockets; only the controller does, so that all have the same owner.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+
+use super::port_holder::{self, Holder};
+use crate::config::Listen;
+use crate::protocol::frame::ListenerSlot;
+use crate::protocol::settings::ListenerKind;
+
+/// Connections that wait for accept, for each socket. The kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Every public socket: one for each listen address and worker thread, all of one SO_REUSEPORT
+/// group for each address. The controller keeps them, so that accept queues outlive a worker.
+#[derive(Debug)]
+pub struct Listeners {
+    sockets: Vec<(ListenerSlot, OwnedFd)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("listener {address}: address in use{}: stop it, or choose another listen.{} address",
+        holder.as_ref().map(|h| format!(" by {h}")).unwrap_or_default(), kind.as_str())]
+    InUse { address: SocketAddr, kind: ListenerKind, holder: Option<Holder> },
+    #[error("listener {address}: permission denied: a port below 1024 needs root or \
+        CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or choose \
+        another listen.{} address", kind.as_str())]
+    Denied { address: SocketAddr, kind: ListenerKind },
+    #[error("listener {address}: this host has no such address")]
+    NoSuchAddress { address: SocketAddr },
+    #[error("listener {address}: {step}: {source}")]
+    Io { address: SocketAddr, step: &'static str, source: io::Error },
+}
+
+/// Binds every address of `listen` for `threads` worker threads; all or none.
+///
+/// # Errors
+/// [`BindError`] of the first address that cannot be had. A listener that is there already is one
+/// even where the kernel would let us join it (SO_REUSEPORT and the same user): it would take a
+/// share of our connections.
+pub fn bind(listen: &Listen, threads: usize) -> Result<Listeners, BindError> {
+    let http = listen.http.iter().map(|address| (*address, ListenerKind::Http));
+    let https = listen.https.iter().map(|address| (*address, ListenerKind::Https));
+    let mut sockets = Vec::new();
+    for (address, kind) in http.chain(https) {
+        sockets.extend(bind_group(address, kind, threads)?);
+    }
+    Ok(Listeners { sockets })
+}
+
+impl Listeners {
+    /// Every slot with its socket.
+    pub fn slots(&self) -> impl Iterator<Item = (ListenerSlot, BorrowedFd<'_>)> {
+        self.sockets.iter().map(|(slot, socket)| (*slot, socket.as_fd()))
+    }
+
+    /// Each address once, as it was bound: with the port that the kernel chose for port 0.
+    pub fn addresses(&self) -> Vec<(SocketAddr, ListenerKind)> {
+        self.sockets
+            .iter()
+            .filter(|(slot, _)| slot.thread == 0)
+            .map(|(slot, _)| (slot.address, slot.kind))
+            .collect()
+    }
+}
+
+/// One socket for each thread, all on one address.
+fn bind_group(
+    wanted: SocketAddr,
+    kind: ListenerKind,
+    threads: usize,
+) -> Result<Vec<(ListenerSlot, OwnedFd)>, BindError> {
+    let explain = |address, step| move |source| explain(address, kind, step, source);
+    let mut address = wanted;
+    if let Err(source) = refuse_company(address) {
+        if !lacks_ipv6(address, &source) {
+            return Err(explain(address, "bind")(source));
+        }
+        address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted.port()));
+        tracing::warn!("listener {wanted}: this kernel has no IPv6: listening on {address}");
+        refuse_company(address).map_err(explain(address, "bind"))?;
+    }
+    let mut group = Vec::with_capacity(threads);
+    for thread in 0..threads {
+        let socket = open(address).map_err(explain(address, "socket"))?;
+        socket.set_reuse_port(true).map_err(explain(address, "SO_REUSEPORT"))?;
+        socket.bind(&SockAddr::from(address)).map_err(explain(address, "bind"))?;
+        socket.listen(BACKLOG).map_err(explain(address, "listen"))?;
+        // Port 0: the sockets of the other threads join the port that this one was given.
+        address = local_address(&socket).map_err(explain(address, "getsockname"))?;
+        group.push((ListenerSlot { address, kind, thread }, OwnedFd::from(socket)));
+    }
+    Ok(group)
+}
+
+/// Fails with EADDRINUSE where anybody listens already: a bind without SO_REUSEPORT conflicts with
+/// every listening socket, one of the same user with SO_REUSEPORT included.
+fn refuse_company(address: SocketAddr) -> io::Result<()> {
+    open(address)?.bind(&SockAddr::from(address))
+}
+
+fn open(address: SocketAddr) -> io::Result<Socket> {
+    // socket2 sets CLOEXEC.
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // Connections in TIME_WAIT do not keep us from coming back.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn local_address(socket: &Socket) -> io::Result<SocketAddr> {
+    socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("not an internet socket"))
+}
+
+/// A kernel without IPv6 has no such sockets, or no such addresses.
+fn lacks_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+    address.is_ipv6()
+        && address.ip().is_unspecified()
+        && matches!(errno(error), Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)
+}
+
+fn explain(
+    address: SocketAddr,
+    kind: ListenerKind,
+    step: &'static str,
+    source: io::Error,
+) -> BindError {
+    match errno(&source) {
+        Errno::EADDRINUSE => {
+            BindError::InUse { address, kind, holder: port_holder::holder(address) }
+        }
+        Errno::EACCES => BindError::Denied { address, kind },
+        Errno::EADDRNOTAVAIL => BindError::NoSuchAddress { address },
+        _ => BindError::Io { address, step, source },
+    }
+}
+
+fn errno(error: &io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    fn listen(http: &str) -> Listen {
+        Listen { http: vec![http.parse().expect("address")], https: vec![] }
+    }
+
+    #[test]
+    fn the_threads_share_the_port_that_the_first_was_given() {
+        let listeners = bind(&listen("127.0.0.1:0"), 3).expect("bind");
+        let addresses = listeners.addresses();
+        assert_eq!(addresses.len(), 1);
+        assert_ne!(addresses[0].0.port(), 0);
+        let slots: Vec<_> = listeners.slots().map(|(slot, _)| slot).collect();
+        assert_eq!(slots.iter().map(|slot| slot.thread).collect::<Vec<_>>(), [0, 1, 2]);
+        assert!(slots.iter().all(|slot| slot.address == addresses[0].0));
+        TcpStream::connect(addresses[0].0).expect("connect");
+    }
+
+    #[test]
+    fn a_foreign_listener_is_named() {
+        let foreign = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = foreign.local_addr().expect("address");
+        match bind(&listen(&address.to_string()), 1) {
+            Err(BindError::InUse { address: named, holder: Some(holder), .. }) => {
+                assert_eq!((named, holder.pid), (address, std::process::id()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_second_baton_of_the_same_user_is_refused() {
+        let first = bind(&listen("127.0.0.1:0"), 2).expect("bind");
+        let address = first.addresses()[0].0;
+        let second = bind(&listen(&address.to_string()), 2);
+        assert!(matches!(second, Err(BindError::InUse { .. })), "{second:?}");
+        drop(first);
+        bind(&listen(&address.to_string()), 2).expect("bind after the first is gone");
+    }
+
+    #[test]
+    fn the_ipv6_wildcard_takes_ipv4_too() {
+        let listeners = bind(&listen("[::]:0"), 1).expect("bind");
+        let port = listeners.addresses()[0].0.port();
+        TcpStream::connect(("127.0.0.1", port)).expect("connect");
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let address = "0.0.0.0:80".parse().expect("address");
+        let kind = ListenerKind::Http;
+        let holder = Some(Holder { pid: 7, name: "nginx".into() });
+        assert_eq!(
+            BindError::InUse { address, kind, holder }.to_string(),
+            "listener 0.0.0.0:80: address in use by nginx (pid 7): stop it, or choose another \
+             listen.http address"
+        );
+        assert_eq!(
+            BindError::Denied { address, kind }.to_string(),
+            "listener 0.0.0.0:80: permission denied: a port below 1024 needs root or \
+             CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or choose \
+             another listen.http address"
+        );
+    }
+}

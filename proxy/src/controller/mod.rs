@@ -5,6 +5,7 @@ pub mod admin;
 pub mod certificates;
 pub mod docker;
 pub mod listeners;
+pub mod port_holder;
 pub mod probe;
 pub mod routes;
 pub mod run;

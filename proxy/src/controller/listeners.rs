@@ -17,7 +17,7 @@ const BACKLOG: i32 = 4096;
 
 /// Every public socket: one for each listen address and worker thread, all of one SO_REUSEPORT
 /// group for each address. The controller keeps them, so that accept queues outlive a worker.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Listeners {
     sockets: Vec<(ListenerSlot, OwnedFd)>,
 }

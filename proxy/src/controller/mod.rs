@@ -7,6 +7,8 @@ pub mod docker;
 pub mod listeners;
 pub mod port_holder;
 pub mod probe;
+pub mod respawn;
 pub mod routes;
 pub mod run;
+pub mod unix_http;
 pub mod worker_process;

@@ -1,1 +1,132 @@
-//! The command line: what was typed and the exit status.
+//! The command line: what can be typed, and what it means.
+
+use std::os::fd::{OwnedFd, RawFd};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, Mistakes};
+use crate::sys;
+
+/// The HTTPS front door of one Linux host.
+///
+/// Watches Docker and routes HTTP/1.1, HTTP/2, WebSocket and gRPC to containers by what they say in
+/// their environment (VIRTUAL_HOST and friends) or labels (baton.host).
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "\
+Exit status: 0 done, 1 refused or failed (stderr says why and what to do), 2 wrong usage."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve, in the foreground. SIGHUP reloads; SIGTERM, SIGINT and SIGQUIT drain and stop, a
+    /// second one stops at once
+    Run(ConfigArgs),
+    /// Show baton at work: upstreams, load and changes under that load; needs nothing installed
+    Demo(DemoArgs),
+    /// Say what is wrong with the configuration, and what the host lacks; listens on nothing
+    Check(ConfigArgs),
+    /// Show processes, listeners and Docker
+    Status(AskArgs),
+    /// Show where every running container is routed, or why it is not
+    Routes(AskArgs),
+    /// Show certificates
+    Certs(AskArgs),
+    /// Read the configuration again; routes and certificate files go live without a restart
+    Reload(SocketArgs),
+    /// The public half; the controller starts it
+    #[command(hide = true)]
+    Worker(WorkerArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Configuration file [default: /etc/baton/baton.toml, and defaults where it does not exist]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Keep serving afterwards, and print what to try by hand
+    #[arg(long)]
+    pub stay: bool,
+    /// How long the load lasts
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub seconds: u64,
+}
+
+/// Which baton to ask.
+#[derive(Debug, Args)]
+pub struct SocketArgs {
+    /// Configuration file that names the control socket
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Control socket; the configuration is not read then
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    pub socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// JSON for scripts: the answer only grows from version to version
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkerArgs {
+    /// Descriptor of the control channel
+    #[arg(long, value_name = "FD")]
+    control_fd: RawFd,
+}
+
+impl SocketArgs {
+    /// # Errors
+    /// When the configuration that would name the socket is invalid.
+    pub fn path(&self) -> Result<PathBuf, Mistakes> {
+        match &self.socket {
+            Some(socket) => Ok(socket.clone()),
+            None => Ok(config::load(self.config.as_deref())?.control_socket),
+        }
+    }
+}
+
+impl WorkerArgs {
+    /// Takes the control channel. Called once, before anything else is opened.
+    pub fn control(&self) -> OwnedFd {
+        sys::own_inherited(self.control_fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_is_status_2() {
+        for line in [
+            &["baton"][..],
+            &["baton", "fly"],
+            &["baton", "status", "--socket", "a", "--config", "b"],
+            &["baton", "demo", "--seconds", "0"],
+        ] {
+            assert_eq!(Cli::try_parse_from(line).expect_err("usage").exit_code(), 2, "{line:?}");
+        }
+    }
+}

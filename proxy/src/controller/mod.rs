@@ -3,12 +3,18 @@
 
 pub mod admin;
 pub mod certificates;
+mod changes;
+pub mod check;
 pub mod docker;
 pub mod listeners;
-pub mod port_holder;
+mod port_holder;
 pub mod probe;
-pub mod respawn;
+mod publisher;
+mod reload;
+mod respawn;
 pub mod routes;
 pub mod run;
-pub mod unix_http;
+mod signals;
+mod unix_http;
+mod view;
 pub mod worker_process;

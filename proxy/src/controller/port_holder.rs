@@ -135,10 +135,8 @@ mod tests {
     #[test]
     #[cfg(target_endian = "little")]
     fn the_tables_parse() {
-        let listening = |address: &str, inode| Listening {
-            address: address.parse().expect("address"),
-            inode,
-        };
+        let listening =
+            |address: &str, inode| Listening { address: address.parse().expect("address"), inode };
         assert_eq!(parse(TCP), [listening("127.0.0.1:8080", 31337), listening("0.0.0.0:80", 4711)]);
         assert_eq!(parse(TCP6), [listening("[::]:443", 5151), listening("[2001:db8::1]:80", 5252)]);
         assert_eq!(parse(""), []);

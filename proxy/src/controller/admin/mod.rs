@@ -1,1 +1,8 @@
-//! The admin socket: what `baton status`, `routes` and `reload` ask.
+//! The admin socket: what `baton status`, `routes`, `certs` and `reload` ask. HTTP/1.1 with JSON, so
+//! that `curl --unix-socket` works too.
+
+pub mod answers;
+pub mod client;
+pub mod control_socket;
+pub mod server;
+pub mod tables;

@@ -1,0 +1,326 @@
+//! The answers of the admin socket. Scripts read them: they only grow.
+//!
+//! Times are RFC 3339 in UTC; a name that ends in `_ms` is in milliseconds.
+
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::protocol::frame::WorkerStats;
+
+/// `GET /status`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    /// Of the controller.
+    pub pid: u32,
+    pub started: String,
+    pub handoff: HandoffMode,
+    pub generations: Vec<Generation>,
+    pub listeners: Vec<Listener>,
+    pub last_handoffs: Vec<Handoff>,
+    pub docker: Docker,
+}
+
+/// How listeners pass from one generation to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoffMode {
+    pub mode: String,
+    pub why: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Generation {
+    pub id: u64,
+    /// `starting`, `active`, `draining` or `gone`.
+    pub state: String,
+    /// None between two processes.
+    pub pid: Option<u32>,
+    /// When the process was started.
+    pub started: String,
+    /// Open now; none when the worker does not say.
+    pub connections: Option<u64>,
+    /// Connections that the selector sent here; none without a selector.
+    pub selected: Option<u64>,
+    /// Connections that migrated here; none without a selector.
+    pub migrated: Option<u64>,
+    pub ms_to_ready: u64,
+    /// Version of the snapshot that requests see.
+    pub snapshot: u64,
+    /// Processes of this generation that died unasked.
+    pub deaths: u64,
+    /// Why the last of them did.
+    pub last_death: Option<String>,
+    /// How long the next start waits, when workers die again and again.
+    pub respawn_delay_ms: u64,
+    /// Of the process that runs now, since its start; none when it does not say.
+    pub counters: Option<WorkerStats>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listener {
+    /// As bound: with the port that the kernel chose for port 0.
+    pub address: String,
+    /// `http` or `https`.
+    pub kind: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handoff {
+    pub kind: String,
+    pub outcome: String,
+    pub ms_to_ready: Option<u64>,
+    pub ms_to_flip: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Docker {
+    pub connected: bool,
+    /// None when it is not asked at all.
+    pub endpoint: Option<String>,
+    pub containers: usize,
+    /// The last complete list.
+    pub last_sync: Option<String>,
+    /// Why it is not connected.
+    pub error: Option<String>,
+}
+
+/// `GET /routes`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routes {
+    pub routes: Vec<Route>,
+    pub unrouted: Vec<Unrouted>,
+    pub diagnoses: Vec<Diagnosis>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    pub host: String,
+    pub path: String,
+    /// Takes the place of the matched prefix in the request that goes upstream.
+    pub replace_prefix: Option<String>,
+    pub upstreams: Vec<Upstream>,
+    /// What the host's certificate is; none when it has no certificate of its own.
+    pub certificate: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upstream {
+    pub address: String,
+    pub protocol: String,
+    pub weight: u32,
+    /// None for an upstream from the configuration file.
+    pub container: Option<String>,
+    /// `up`, or why it is out of rotation.
+    pub state: String,
+}
+
+/// A running container without a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unrouted {
+    pub container: String,
+    pub reason: String,
+}
+
+/// A setting of a container that is wrong, and so has no effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diagnosis {
+    pub container: String,
+    pub setting: String,
+    pub value: String,
+    pub problem: String,
+}
+
+/// One of the answer to `GET /certs`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub names: Vec<String>,
+    pub issuer: String,
+    pub not_after: Option<String>,
+    /// None for a certificate that baton does not renew.
+    pub next_renewal: Option<String>,
+    pub state: String,
+    pub last_error: Option<String>,
+    pub next_try: Option<String>,
+}
+
+/// `POST /reload` that was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// One line for each change.
+    pub changes: Vec<String>,
+    /// What works less well than the configuration asks for.
+    pub warnings: Vec<String>,
+    /// Version of the snapshot that holds the changes.
+    pub snapshot: u64,
+}
+
+/// Any answer that is not a 200.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// In one line, with what to do.
+    pub error: String,
+    /// Each of what is wrong, where that is more than one thing.
+    pub reasons: Vec<String>,
+}
+
+/// RFC 3339 in UTC, to the second.
+pub fn rfc3339(time: SystemTime) -> String {
+    let time = OffsetDateTime::from(time);
+    let whole = time.replace_nanosecond(0).unwrap_or(time);
+    // It fails for years that have more than four digits alone.
+    whole.format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+    use std::time::Duration;
+
+    #[test]
+    fn times_are_rfc_3339() {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_millis(1_750_000_000_999);
+        assert_eq!(rfc3339(time), "2025-06-15T15:06:40Z");
+    }
+
+    #[test]
+    fn the_shape_of_status() {
+        let status = Status {
+            version: "0.1.0".into(),
+            pid: 7,
+            started: "2025-06-15T15:06:40Z".into(),
+            handoff: HandoffMode { mode: "none".into(), why: "because".into() },
+            generations: vec![Generation {
+                id: 1,
+                state: "active".into(),
+                pid: Some(8),
+                started: "2025-06-15T15:06:41Z".into(),
+                connections: Some(3),
+                selected: None,
+                migrated: None,
+                ms_to_ready: 12,
+                snapshot: 4,
+                deaths: 0,
+                last_death: None,
+                respawn_delay_ms: 0,
+                counters: None,
+            }],
+            listeners: vec![Listener { address: "[::]:80".into(), kind: "http".into() }],
+            last_handoffs: vec![],
+            docker: Docker {
+                connected: true,
+                endpoint: Some("unix:///var/run/docker.sock".into()),
+                containers: 2,
+                last_sync: Some("2025-06-15T15:06:42Z".into()),
+                error: None,
+            },
+        };
+        let shape = json!({
+            "version": "0.1.0",
+            "pid": 7,
+            "started": "2025-06-15T15:06:40Z",
+            "handoff": {"mode": "none", "why": "because"},
+            "generations": [{
+                "id": 1,
+                "state": "active",
+                "pid": 8,
+                "started": "2025-06-15T15:06:41Z",
+                "connections": 3,
+                "selected": null,
+                "migrated": null,
+                "ms_to_ready": 12,
+                "snapshot": 4,
+                "deaths": 0,
+                "last_death": null,
+                "respawn_delay_ms": 0,
+                "counters": null,
+            }],
+            "listeners": [{"address": "[::]:80", "kind": "http"}],
+            "last_handoffs": [],
+            "docker": {
+                "connected": true,
+                "endpoint": "unix:///var/run/docker.sock",
+                "containers": 2,
+                "last_sync": "2025-06-15T15:06:42Z",
+                "error": null,
+            },
+        });
+        assert_eq!(serde_json::to_value(&status).expect("json"), shape);
+        assert_eq!(serde_json::from_value::<Status>(shape).expect("status"), status);
+    }
+
+    #[test]
+    fn the_shape_of_routes() {
+        let routes = Routes {
+            routes: vec![Route {
+                host: "app.example.com".into(),
+                path: "/".into(),
+                replace_prefix: None,
+                upstreams: vec![Upstream {
+                    address: "172.17.0.2:80".into(),
+                    protocol: "http".into(),
+                    weight: 1,
+                    container: Some("web-1".into()),
+                    state: "up".into(),
+                }],
+                certificate: Some("local".into()),
+            }],
+            unrouted: vec![Unrouted { container: "db".into(), reason: "no host".into() }],
+            diagnoses: vec![Diagnosis {
+                container: "web-1".into(),
+                setting: "VIRTUAL_PORT".into(),
+                value: "x".into(),
+                problem: "not a port".into(),
+            }],
+        };
+        let shape = json!({
+            "routes": [{
+                "host": "app.example.com",
+                "path": "/",
+                "replace_prefix": null,
+                "upstreams": [{
+                    "address": "172.17.0.2:80",
+                    "protocol": "http",
+                    "weight": 1,
+                    "container": "web-1",
+                    "state": "up",
+                }],
+                "certificate": "local",
+            }],
+            "unrouted": [{"container": "db", "reason": "no host"}],
+            "diagnoses": [{
+                "container": "web-1",
+                "setting": "VIRTUAL_PORT",
+                "value": "x",
+                "problem": "not a port",
+            }],
+        });
+        assert_eq!(serde_json::to_value(&routes).expect("json"), shape);
+    }
+
+    #[test]
+    fn the_shape_of_certs() {
+        let certificates = vec![Certificate {
+            names: vec!["app.test".into()],
+            issuer: "baton local CA".into(),
+            not_after: Some("2026-06-15T15:06:40Z".into()),
+            next_renewal: None,
+            state: "valid".into(),
+            last_error: None,
+            next_try: None,
+        }];
+        let shape = json!([{
+            "names": ["app.test"],
+            "issuer": "baton local CA",
+            "not_after": "2026-06-15T15:06:40Z",
+            "next_renewal": null,
+            "state": "valid",
+            "last_error": null,
+            "next_try": null,
+        }]);
+        assert_eq!(serde_json::to_value(&certificates).expect("json"), shape);
+    }
+}

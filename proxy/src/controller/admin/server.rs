@@ -1,0 +1,202 @@
+//! Answers on the admin socket; it holds no state but what the controller publishes to it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use nix::unistd::Uid;
+use serde::Serialize;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use super::answers::{self, HandoffMode, Refused, Reloaded, Status, rfc3339};
+use super::control_socket::ControlSocket;
+use crate::controller::worker_process::Handle;
+
+/// Connections at a time; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 32;
+/// For everything that one connection asks.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+/// For a worker to tell its counters: `status` goes without them after it.
+const STATS_LIMIT: Duration = Duration::from_secs(1);
+/// For the worker to take a reloaded snapshot.
+const APPLY_LIMIT: Duration = Duration::from_secs(10);
+
+const NO_HANDOFF: &str = "live handoff is not in this version: a change of listen addresses or \
+                          worker settings needs a restart";
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the controller shows to people; swapped whole.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub routes: answers::Routes,
+    pub certificates: Vec<answers::Certificate>,
+    pub docker: answers::Docker,
+}
+
+/// A wish to reload; the answer comes when the new snapshot is published.
+pub type ReloadRequest = oneshot::Sender<Result<Reloaded, Refused>>;
+
+/// What the server answers from.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    pub started: SystemTime,
+    pub listeners: Vec<answers::Listener>,
+    pub worker: Handle,
+    pub view: watch::Receiver<Arc<View>>,
+    pub reloads: mpsc::Sender<ReloadRequest>,
+}
+
+/// The running server.
+#[derive(Debug)]
+pub struct Server {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    pub fn start(socket: ControlSocket, sources: Sources) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        Server { stop, task: tokio::spawn(accept(socket, Arc::new(sources), stopped)) }
+    }
+
+    /// Closes the socket and every connection, and removes the file.
+    pub async fn stop(self) {
+        drop(self.stop);
+        if let Err(e) = self.task.await {
+            tracing::error!("admin socket: {e}");
+        }
+    }
+}
+
+async fn accept(socket: ControlSocket, sources: Arc<Sources>, mut stop: oneshot::Receiver<()>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stop => return,
+            Some(_) = connections.join_next() => {}
+            accepted = socket.listener.accept(), if connections.len() < MAX_CONNECTIONS => {
+                match accepted {
+                    Ok((stream, _)) => {
+                        let connection = timeout(CONNECTION_LIMIT, serve(stream, sources.clone()));
+                        connections.spawn(connection);
+                    }
+                    Err(e) => {
+                        // Out of descriptors: the next accept would fail at once too.
+                        tracing::warn!("admin socket: accept: {e}");
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn serve(stream: UnixStream, sources: Arc<Sources>) {
+    let permitted = is_permitted(&stream);
+    let service = service_fn(|request: Request<Incoming>| {
+        let sources = sources.clone();
+        async move {
+            let answer = if permitted { route(&request, &sources).await } else { forbidden() };
+            Ok::<_, Infallible>(answer)
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new();
+    if let Err(e) = connection.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!("admin socket: {e}");
+    }
+}
+
+/// The file's mode says the same; this holds even where somebody changed it.
+fn is_permitted(stream: &UnixStream) -> bool {
+    stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == Uid::effective().as_raw())
+}
+
+async fn route(request: &Request<Incoming>, sources: &Sources) -> Answer {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET, "/status") => json(StatusCode::OK, &status(sources).await),
+        (&Method::GET, "/routes") => json(StatusCode::OK, &sources.view.borrow().routes),
+        (&Method::GET, "/certs") => json(StatusCode::OK, &sources.view.borrow().certificates),
+        (&Method::POST, "/reload") => match reload(sources).await {
+            Ok(reloaded) => json(StatusCode::OK, &reloaded),
+            Err(refused) => json(StatusCode::CONFLICT, &refused),
+        },
+        (_, "/status" | "/routes" | "/certs" | "/reload") => {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "GET /status, /routes and /certs; POST /reload")
+        }
+        _ => refuse(StatusCode::NOT_FOUND, "ask /status, /routes, /certs or /reload"),
+    }
+}
+
+async fn status(sources: &Sources) -> Status {
+    let counters = sources.worker.stats(STATS_LIMIT).await;
+    let worker = sources.worker.status();
+    let generation = answers::Generation {
+        id: sources.worker.generation(),
+        state: worker.state.as_str().to_owned(),
+        pid: worker.pid,
+        started: rfc3339(worker.started),
+        connections: counters.as_ref().map(|counters| counters.connections),
+        selected: None,
+        migrated: None,
+        ms_to_ready: millis(worker.ready_after),
+        snapshot: worker.applied,
+        deaths: worker.deaths,
+        last_death: worker.last_death,
+        respawn_delay_ms: millis(worker.respawn_delay),
+        counters,
+    };
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        started: rfc3339(sources.started),
+        handoff: HandoffMode { mode: "none".to_owned(), why: NO_HANDOFF.to_owned() },
+        generations: vec![generation],
+        listeners: sources.listeners.clone(),
+        last_handoffs: Vec::new(),
+        docker: sources.view.borrow().docker.clone(),
+    }
+}
+
+async fn reload(sources: &Sources) -> Result<Reloaded, Refused> {
+    let stopping = || Refused { error: "baton is stopping".to_owned(), reasons: Vec::new() };
+    let (reply, answer) = oneshot::channel();
+    sources.reloads.send(reply).await.map_err(|_| stopping())?;
+    let mut reloaded = answer.await.map_err(|_| stopping())??;
+    if !sources.worker.clone().applied(reloaded.snapshot, APPLY_LIMIT).await {
+        let limit = APPLY_LIMIT.as_secs();
+        reloaded.warnings.push(format!("the worker did not take the change within {limit} s"));
+    }
+    Ok(reloaded)
+}
+
+fn forbidden() -> Answer {
+    refuse(StatusCode::FORBIDDEN, "ask as root, or as the user that baton runs as")
+}
+
+fn refuse(status: StatusCode, error: &str) -> Answer {
+    json(status, &Refused { error: error.to_owned(), reasons: Vec::new() })
+}
+
+fn json(status: StatusCode, answer: &impl Serialize) -> Answer {
+    let mut body = serde_json::to_vec_pretty(answer).expect("answers have string keys alone");
+    body.push(b'\n');
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = status;
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,185 @@
+//! The answers as tables, for people.
+
+use std::fmt::Write;
+
+use super::answers::{Certificate, Reloaded, Routes, Status};
+
+const GAP: &str = "  ";
+
+pub fn status(status: &Status) -> String {
+    let docker = &status.docker;
+    let mut text =
+        format!("baton {} (pid {}), since {}\n", status.version, status.pid, status.started);
+    for listener in &status.listeners {
+        let _ = writeln!(text, "listener  {} {}", listener.kind, listener.address);
+    }
+    let endpoint = docker.endpoint.as_deref().unwrap_or("off");
+    let synced = docker.last_sync.as_deref().unwrap_or("never");
+    let _ = match (docker.connected, &docker.error) {
+        (true, _) => writeln!(
+            text,
+            "docker    {endpoint}: connected, {} containers, listed {synced}",
+            docker.containers
+        ),
+        (false, Some(error)) => writeln!(text, "docker    not connected: {error}"),
+        (false, None) => writeln!(text, "docker    {endpoint}: not connected"),
+    };
+    let _ = writeln!(text, "handoff   {}: {}\n", status.handoff.mode, status.handoff.why);
+
+    let header = ["GENERATION", "STATE", "PID", "SINCE", "CONNECTIONS", "REQUESTS", "DEATHS"];
+    let rows = status.generations.iter().map(|generation| {
+        let requests = generation.counters.as_ref().map(|c| c.requests_http1 + c.requests_http2);
+        [
+            generation.id.to_string(),
+            generation.state.clone(),
+            or_dash(generation.pid),
+            generation.started.clone(),
+            or_dash(generation.connections),
+            or_dash(requests),
+            generation.deaths.to_string(),
+        ]
+    });
+    text.push_str(&align(header, rows));
+    for generation in &status.generations {
+        if let Some(reason) = &generation.last_death {
+            let _ = writeln!(text, "last death in generation {}: {reason}", generation.id);
+        }
+    }
+    text
+}
+
+pub fn routes(routes: &Routes) -> String {
+    let mut rows = Vec::new();
+    for route in &routes.routes {
+        let certificate = or_dash(route.certificate.as_deref());
+        if route.upstreams.is_empty() {
+            rows.push(
+                [&route.host, &route.path, "-", "-", "nobody is up", &certificate]
+                    .map(String::from),
+            );
+        }
+        for upstream in &route.upstreams {
+            rows.push([
+                route.host.clone(),
+                route.path.clone(),
+                or_dash(upstream.container.as_deref()),
+                format!("{}://{}", upstream.protocol, upstream.address),
+                upstream.state.clone(),
+                certificate.clone(),
+            ]);
+        }
+    }
+    let header = ["HOST", "PATH", "CONTAINER", "UPSTREAM", "STATE", "CERTIFICATE"];
+    let mut text = align(header, rows);
+    if !routes.unrouted.is_empty() {
+        let rows = routes.unrouted.iter().map(|u| [u.container.clone(), u.reason.clone()]);
+        text.push('\n');
+        text.push_str(&align(["NOT ROUTED", "BECAUSE"], rows));
+    }
+    if !routes.diagnoses.is_empty() {
+        let rows = routes.diagnoses.iter().map(|d| {
+            [d.container.clone(), format!("{}={}", d.setting, d.value), d.problem.clone()]
+        });
+        text.push('\n');
+        text.push_str(&align(["CONTAINER", "SETTING", "PROBLEM"], rows));
+    }
+    text
+}
+
+pub fn certificates(certificates: &[Certificate]) -> String {
+    let rows = certificates.iter().map(|certificate| {
+        [
+            certificate.names.join(", "),
+            certificate.issuer.clone(),
+            or_dash(certificate.not_after.as_deref()),
+            certificate.state.clone(),
+            or_dash(certificate.last_error.as_deref()),
+        ]
+    });
+    align(["NAMES", "ISSUER", "NOT AFTER", "STATE", "LAST ERROR"], rows)
+}
+
+pub fn reloaded(reloaded: &Reloaded) -> String {
+    let mut text = String::new();
+    for warning in &reloaded.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    for change in &reloaded.changes {
+        let _ = writeln!(text, "{change}");
+    }
+    if reloaded.changes.is_empty() {
+        text.push_str("reloaded: no route changed\n");
+    }
+    text
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Left-aligned columns, as wide as their widest cell; the last one is not padded.
+fn align<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut lines = vec![header.map(str::to_owned)];
+    lines.extend(rows.into_iter().map(|row| row.map(|cell| printable(&cell))));
+    let widths: Vec<usize> = (0..N)
+        .map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for line in lines {
+        let cells = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join(GAP).trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// What a container says is data: it must not move the cursor of whoever looks at it.
+fn printable(cell: &str) -> String {
+    cell.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::answers::{Route, Unrouted, Upstream};
+    use super::*;
+
+    #[test]
+    fn columns_align() {
+        let rows = [["a".to_owned(), "b".to_owned()], ["long\x1b".to_owned(), "c".to_owned()]];
+        assert_eq!(align(["X", "Y"], rows), "X      Y\na      b\nlong\u{fffd}  c\n");
+    }
+
+    #[test]
+    fn routes_say_where_or_why_not() {
+        let upstream = Upstream {
+            address: "172.17.0.2:80".into(),
+            protocol: "http".into(),
+            weight: 1,
+            container: Some("web-1".into()),
+            state: "up".into(),
+        };
+        let route = |host: &str, upstreams| Route {
+            host: host.into(),
+            path: "/".into(),
+            replace_prefix: None,
+            upstreams,
+            certificate: None,
+        };
+        let answer = Routes {
+            routes: vec![route("app.example.com", vec![upstream]), route("b.test", vec![])],
+            unrouted: vec![Unrouted { container: "db".into(), reason: "no VIRTUAL_HOST".into() }],
+            diagnoses: vec![],
+        };
+        assert_eq!(
+            routes(&answer),
+            "\
+HOST             PATH  CONTAINER  UPSTREAM              STATE         CERTIFICATE
+app.example.com  /     web-1      http://172.17.0.2:80  up            -
+b.test           /     -          -                     nobody is up  -
+
+NOT ROUTED  BECAUSE
+db          no VIRTUAL_HOST
+"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! `baton check`: what would go wrong, found without binding or listening.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::unistd::{AccessFlags, Uid, access};
+use tokio::time::timeout;
+
+use super::docker::watch::{Containers, Watch};
+use super::port_holder;
+use crate::config::{self, Config, Mistakes};
+use crate::protocol::settings::ListenerKind;
+
+/// For Docker to answer.
+const DOCKER_LIMIT: Duration = Duration::from_secs(3);
+/// CAP_NET_BIND_SERVICE of capabilities(7).
+const NET_BIND_SERVICE: u32 = 10;
+
+/// Reads the configuration, and looks at what it asks for.
+///
+/// # Errors
+/// Every mistake of the configuration. What the surroundings lack is no mistake of it: it comes as
+/// a remark, one line each.
+pub fn check(config_path: Option<&Path>) -> Result<Vec<String>, Mistakes> {
+    let config = config::load(config_path)?;
+    let mut remarks = Vec::new();
+    remarks.extend(directory_remark("state_dir", &config.state_dir));
+    remarks
+        .extend(config.control_socket.parent().and_then(|d| directory_remark("control_socket", d)));
+    remarks.extend(listener_remarks(&config));
+    remarks.push(docker_remark(&config));
+    Ok(remarks)
+}
+
+/// A directory that is not there yet is made: then its nearest ancestor counts.
+fn directory_remark(key: &str, directory: &Path) -> Option<String> {
+    let existing = directory.ancestors().find(|ancestor| ancestor.exists())?;
+    let error = access(existing, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
+    Some(format!("{key}: {}: {}", existing.display(), error.desc().to_lowercase()))
+}
+
+fn listener_remarks(config: &Config) -> Vec<String> {
+    let http = config.listen.http.iter().map(|address| (address, ListenerKind::Http));
+    let https = config.listen.https.iter().map(|address| (address, ListenerKind::Https));
+    http.chain(https).filter_map(|(address, kind)| listener_remark(*address, kind)).collect()
+}
+
+fn listener_remark(address: SocketAddr, kind: ListenerKind) -> Option<String> {
+    let kind = kind.as_str();
+    if port_holder::is_held(address) {
+        let holder = port_holder::holder(address);
+        let holder = holder.map_or_else(|| "somebody".to_owned(), |holder| holder.to_string());
+        return Some(format!("listen.{kind}: {address} is in use by {holder}"));
+    }
+    (address.port() != 0 && address.port() < first_unprivileged_port() && !may_bind_low_ports())
+        .then(|| format!("listen.{kind}: {address}: this user needs CAP_NET_BIND_SERVICE for it"))
+}
+
+fn first_unprivileged_port() -> u16 {
+    std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(1024)
+}
+
+fn may_bind_low_ports() -> bool {
+    match std::fs::read_to_string("/proc/self/status") {
+        Ok(status) => effective_capabilities(&status) & (1 << NET_BIND_SERVICE) != 0,
+        Err(_) => Uid::effective().is_root(),
+    }
+}
+
+/// CapEff of /proc/PID/status.
+fn effective_capabilities(status: &str) -> u64 {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0)
+}
+
+fn docker_remark(config: &Config) -> String {
+    if !config.docker.enabled {
+        return "docker: off".to_owned();
+    }
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(ask_docker(config)),
+        Err(e) => format!("docker: runtime: {e}"),
+    }
+}
+
+async fn ask_docker(config: &Config) -> String {
+    let (watch, mut containers) = Watch::start(&config.docker);
+    let spoken =
+        |now: &std::sync::Arc<Containers>| now.status.connected || now.status.error.is_some();
+    let remark = match timeout(DOCKER_LIMIT, containers.wait_for(spoken)).await {
+        Ok(Ok(now)) => match &now.status.error {
+            Some(error) => format!("docker: not connected: {error}"),
+            None => {
+                format!("docker: {}: {} containers", now.status.endpoint, now.status.containers)
+            }
+        },
+        Ok(Err(_)) | Err(_) => "docker: no answer".to_owned(),
+    };
+    watch.stop().await;
+    remark
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capabilities_are_read() {
+        assert_eq!(effective_capabilities("Name:\tx\nCapEff:\t0000000000000400\n"), 1 << 10);
+        assert_eq!(effective_capabilities("Name:\tx\n"), 0);
+    }
+
+    #[test]
+    fn a_held_port_is_named_without_binding() {
+        let held = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = held.local_addr().expect("address");
+        let remark = listener_remark(address, ListenerKind::Http).expect("a remark");
+        assert!(remark.contains(&format!("(pid {})", std::process::id())), "{remark}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Publishes what is true now: the snapshot to the worker, the view to the admin socket, the
+//! changes to the log.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::admin::server::View;
+use super::certificates::{Assembled, Certificates, Problem, Wanted};
+use super::changes::{changes, fresh};
+use super::docker::watch::Containers;
+use super::routes::{self, Inputs, Table};
+use super::view;
+use crate::config::{CertificateFiles, StaticRoute};
+use crate::protocol::snapshot::Snapshot;
+
+/// What stands still between two events, and what was published last.
+pub struct Publisher {
+    certificates: Certificates,
+    routes: Vec<StaticRoute>,
+    prefer_ipv6: bool,
+    table: Table,
+    problems: Vec<String>,
+    snapshot: watch::Sender<Arc<Snapshot>>,
+    view: watch::Sender<Arc<View>>,
+}
+
+impl Publisher {
+    /// Publishes nothing yet: see [`Publisher::publish`].
+    pub fn new(certificates: Certificates, routes: Vec<StaticRoute>, prefer_ipv6: bool) -> Self {
+        Publisher {
+            certificates,
+            routes,
+            prefer_ipv6,
+            table: Table::default(),
+            problems: Vec::new(),
+            snapshot: watch::Sender::default(),
+            view: watch::Sender::default(),
+        }
+    }
+
+    pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.snapshot.subscribe()
+    }
+
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.view.subscribe()
+    }
+
+    /// The table that was published last.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Version of the snapshot that was published last.
+    pub fn version(&self) -> u64 {
+        self.snapshot.borrow().version
+    }
+
+    /// What of the configuration goes live in place. Takes effect with the next publish.
+    pub fn configure(
+        &mut self,
+        routes: Vec<StaticRoute>,
+        files: &[CertificateFiles],
+    ) -> Vec<Problem> {
+        self.routes = routes;
+        self.certificates.set_files(files)
+    }
+
+    /// Rebuilds everything from what is known, and publishes what differs. Returns the changes, one
+    /// line each.
+    pub fn publish(
+        &mut self,
+        containers: &Containers,
+        reachable: &HashSet<SocketAddr>,
+    ) -> Vec<String> {
+        let table = routes::build(&Inputs {
+            containers: &containers.list,
+            static_routes: &self.routes,
+            reachable,
+            incumbents: &self.table.incumbents,
+            prefer_ipv6: self.prefer_ipv6,
+        });
+        let assembled = self.assemble(&table);
+        self.send_snapshot(&table, &assembled);
+        self.view.send_replace(Arc::new(view::of(containers, &table, &assembled)));
+
+        let changes = changes(&self.table, &table);
+        self.tell(&changes, &table, &assembled);
+        self.table = table;
+        changes
+    }
+
+    fn assemble(&mut self, table: &Table) -> Assembled {
+        let wanted: Vec<_> = table
+            .hosts
+            .iter()
+            .map(|host| Wanted { pattern: &host.pattern, tls: host.tls })
+            .collect();
+        self.certificates.assemble(&wanted)
+    }
+
+    fn send_snapshot(&self, table: &Table, assembled: &Assembled) {
+        self.snapshot.send_if_modified(|published| {
+            let next = Snapshot {
+                version: published.version,
+                hosts: table.snapshot_hosts(&assembled.trusted),
+                certificates: assembled.certificates.clone(),
+            };
+            let differs = published.version == 0 || **published != next;
+            if differs {
+                *published = Arc::new(Snapshot { version: next.version + 1, ..next });
+            }
+            differs
+        });
+    }
+
+    fn tell(&mut self, changes: &[String], table: &Table, assembled: &Assembled) {
+        for change in changes {
+            tracing::info!("{change}");
+        }
+        for diagnosis in fresh(&self.table.diagnoses, &table.diagnoses) {
+            tracing::warn!("{}", view::diagnosis_line(diagnosis));
+        }
+        let problems: Vec<_> = assembled.problems.iter().map(ToString::to_string).collect();
+        for problem in fresh(&self.problems, &problems) {
+            tracing::warn!("{problem}");
+        }
+        self.problems = problems;
+    }
+}

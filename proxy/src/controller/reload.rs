@@ -1,0 +1,89 @@
+//! What of a configuration that was read again can go live in place, and what cannot.
+
+use crate::config::Config;
+
+/// The keys that differ and that the running worker, sockets or watch were started with. Everything
+/// else (routes, certificate files, drain limits) goes live in place.
+pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let (old_worker, new_worker) = (&old.worker, &new.worker);
+    let differs = [
+        ("state_dir", old.state_dir != new.state_dir),
+        ("control_socket", old.control_socket != new.control_socket),
+        ("threads", old_worker.threads != new_worker.threads),
+        ("trusted_proxies", old_worker.trusted_proxies != new_worker.trusted_proxies),
+        ("balance", old_worker.balance != new_worker.balance),
+        ("listen.http", old.listen.http != new.listen.http),
+        ("listen.https", old.listen.https != new.listen.https),
+        ("docker.enabled", old.docker.enabled != new.docker.enabled),
+        ("docker.endpoint", old.docker.endpoint != new.docker.endpoint),
+        ("tls.profile", old_worker.tls.profile != new_worker.tls.profile),
+        ("tls.strict_sni", old_worker.tls.strict_sni != new_worker.tls.strict_sni),
+        ("timeouts", old_worker.timeouts != new_worker.timeouts),
+        ("limits", old_worker.limits != new_worker.limits),
+        ("log.access", old_worker.access_log != new_worker.access_log),
+        ("log.level", old_worker.log_level != new_worker.log_level),
+    ];
+    differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+}
+
+/// The one line for people.
+pub fn refusal(keys: &[&str]) -> String {
+    format!(
+        "{} changed: restart baton to apply (live handoff is not in this version)",
+        keys.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Docker, Drain, Listen};
+    use crate::protocol::settings::{AccessLog, WorkerSettings};
+    use std::time::Duration;
+
+    fn config() -> Config {
+        Config {
+            state_dir: "/var/lib/baton".into(),
+            control_socket: "/run/baton/control.sock".into(),
+            listen: Listen { http: vec![], https: vec![] },
+            docker: Docker { enabled: true, endpoint: None },
+            worker: WorkerSettings::default(),
+            drain: Drain { limit: Duration::ZERO, tunnel_limit: Duration::ZERO },
+            certificates: vec![],
+            routes: vec![],
+        }
+    }
+
+    #[test]
+    fn what_the_worker_was_started_with_needs_a_restart() {
+        type Edit = fn(&mut Config);
+        let cases: [(Edit, &[&str]); 7] = [
+            (|_| {}, &[]),
+            (|c| c.drain.limit = Duration::from_secs(1), &[]),
+            (|c| c.listen.http.push(([0, 0, 0, 0], 80).into()), &["listen.http"]),
+            (|c| c.docker.endpoint = Some("unix:///x".into()), &["docker.endpoint"]),
+            (|c| c.worker.access_log = AccessLog::Off, &["log.access"]),
+            (|c| c.worker.limits.streams += 1, &["limits"]),
+            (
+                |c| {
+                    c.worker.threads += 1;
+                    c.state_dir = "/x".into();
+                },
+                &["state_dir", "threads"],
+            ),
+        ];
+        for (edit, want) in cases {
+            let mut new = config();
+            edit(&mut new);
+            assert_eq!(needs_restart(&config(), &new), want);
+        }
+    }
+
+    #[test]
+    fn the_refusal_says_what_to_do() {
+        assert_eq!(
+            refusal(&["listen.http"]),
+            "listen.http changed: restart baton to apply (live handoff is not in this version)"
+        );
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::unistd::{AccessFlags, Uid, access};
 use tokio::time::timeout;
 
-use super::docker::watch::{Containers, Watch};
+use super::docker::{Containers, Watch};
 use super::port_holder;
 use crate::config::{self, Config, Mistakes};
 use crate::protocol::settings::ListenerKind;

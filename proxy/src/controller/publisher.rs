@@ -2,15 +2,16 @@
 //! changes to the log.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 
 use super::admin::server::View;
 use super::certificates::{Assembled, Certificates, Problem, Wanted};
 use super::changes::{changes, fresh};
-use super::docker::watch::Containers;
+use super::docker::Containers;
+use super::probe::Target;
 use super::routes::{self, Inputs, Table};
 use super::view;
 use crate::config::{CertificateFiles, StaticRoute};
@@ -23,6 +24,8 @@ pub struct Publisher {
     prefer_ipv6: bool,
     table: Table,
     problems: Vec<String>,
+    /// When the certificates are due, whatever else happens.
+    due: SystemTime,
     snapshot: watch::Sender<Arc<Snapshot>>,
     view: watch::Sender<Arc<View>>,
 }
@@ -36,6 +39,7 @@ impl Publisher {
             prefer_ipv6,
             table: Table::default(),
             problems: Vec::new(),
+            due: SystemTime::now(),
             snapshot: watch::Sender::default(),
             view: watch::Sender::default(),
         }
@@ -59,6 +63,11 @@ impl Publisher {
         self.snapshot.borrow().version
     }
 
+    /// When to publish again although nothing has happened: a certificate is renewed or ends then.
+    pub fn due(&self) -> SystemTime {
+        self.due
+    }
+
     /// What of the configuration goes live in place. Takes effect with the next publish.
     pub fn configure(
         &mut self,
@@ -71,11 +80,7 @@ impl Publisher {
 
     /// Rebuilds everything from what is known, and publishes what differs. Returns the changes, one
     /// line each.
-    pub fn publish(
-        &mut self,
-        containers: &Containers,
-        reachable: &HashSet<SocketAddr>,
-    ) -> Vec<String> {
+    pub fn publish(&mut self, containers: &Containers, reachable: &HashSet<Target>) -> Vec<String> {
         let table = routes::build(&Inputs {
             containers: &containers.list,
             static_routes: &self.routes,
@@ -90,6 +95,7 @@ impl Publisher {
         let changes = changes(&self.table, &table);
         self.tell(&changes, &table, &assembled);
         self.table = table;
+        self.due = assembled.next_change;
         changes
     }
 
@@ -97,7 +103,7 @@ impl Publisher {
         let wanted: Vec<_> = table
             .hosts
             .iter()
-            .map(|host| Wanted { pattern: &host.pattern, tls: host.tls })
+            .map(|host| Wanted { pattern: host.pattern.clone(), tls: host.tls })
             .collect();
         self.certificates.assemble(&wanted)
     }

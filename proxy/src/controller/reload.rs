@@ -37,22 +37,8 @@ pub fn refusal(keys: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Docker, Drain, Listen};
-    use crate::protocol::settings::{AccessLog, WorkerSettings};
+    use crate::protocol::settings::AccessLog;
     use std::time::Duration;
-
-    fn config() -> Config {
-        Config {
-            state_dir: "/var/lib/baton".into(),
-            control_socket: "/run/baton/control.sock".into(),
-            listen: Listen { http: vec![], https: vec![] },
-            docker: Docker { enabled: true, endpoint: None },
-            worker: WorkerSettings::default(),
-            drain: Drain { limit: Duration::ZERO, tunnel_limit: Duration::ZERO },
-            certificates: vec![],
-            routes: vec![],
-        }
-    }
 
     #[test]
     fn what_the_worker_was_started_with_needs_a_restart() {
@@ -73,9 +59,9 @@ mod tests {
             ),
         ];
         for (edit, want) in cases {
-            let mut new = config();
+            let mut new = Config::default();
             edit(&mut new);
-            assert_eq!(needs_restart(&config(), &new), want);
+            assert_eq!(needs_restart(&Config::default(), &new), want);
         }
     }
 

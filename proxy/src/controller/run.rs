@@ -11,15 +11,15 @@ use std::time::{Duration, SystemTime};
 
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admin::answers::{Listener, Refused, Reloaded};
 use super::admin::control_socket::{ClaimError, ControlSocket};
 use super::admin::server::{ReloadRequest, Server, Sources};
-use super::certificates::{self, Certificates};
-use super::docker::watch::{Containers, Watch};
+use super::certificates::{CertificateError, Certificates};
+use super::docker::{Containers, Watch};
 use super::listeners::{self, BindError, Listeners};
-use super::probe::Prober;
+use super::probe::{Prober, Target};
 use super::publisher::Publisher;
 use super::reload;
 use super::signals::{Signal, Signals};
@@ -31,6 +31,8 @@ use crate::protocol::settings::ListenerKind;
 const FIRST_LIST_LIMIT: Duration = Duration::from_secs(2);
 /// Reloads that wait their turn.
 const RELOADS: usize = 4;
+/// Between two looks at certificates whose time has come: a renewal that fails is tried again then.
+const CERTIFICATES_PAUSE: Duration = Duration::from_secs(60);
 /// Until a handoff exists, one controller has one generation.
 const FIRST_GENERATION: u64 = 1;
 
@@ -50,7 +52,7 @@ pub enum RunError {
     #[error("{0}")]
     ControlSocket(#[from] ClaimError),
     #[error("certificates: {0}")]
-    Certificates(#[from] certificates::Error),
+    Certificates(#[from] CertificateError),
     #[error("{0}")]
     Listeners(#[from] BindError),
     #[error("worker: {0}")]
@@ -189,7 +191,7 @@ struct Controller<'a> {
     publisher: Publisher,
     prober: Prober,
     containers: watch::Receiver<Arc<Containers>>,
-    reachable: watch::Receiver<Arc<HashSet<SocketAddr>>>,
+    reachable: watch::Receiver<Arc<HashSet<Target>>>,
     reloads: mpsc::Receiver<ReloadRequest>,
     worker: Worker,
     stop: Stop,
@@ -218,6 +220,7 @@ impl Controller<'_> {
                 }
                 Ok(()) = self.containers.changed() => { self.publish(); }
                 Ok(()) = self.reachable.changed() => { self.publish(); }
+                () = sleep(until_due(self.publisher.due())) => { self.publish(); }
                 () = sleep_until(first_list_limit), if !ready => {}
             }
             let heard_of_docker = self.docker_has_spoken();
@@ -230,7 +233,7 @@ impl Controller<'_> {
 
     fn docker_has_spoken(&self) -> bool {
         let status = &self.containers.borrow().status;
-        status.connected || status.error.is_some()
+        !self.config.docker.enabled || status.connected || status.error.is_some()
     }
 
     async fn obey(&mut self, signal: Signal) {
@@ -291,6 +294,11 @@ impl Controller<'_> {
         let warnings = problems.iter().map(ToString::to_string).collect();
         Ok(Reloaded { changes, warnings, snapshot: self.publisher.version() })
     }
+}
+
+fn until_due(due: SystemTime) -> Duration {
+    // An error means that it is past.
+    due.duration_since(SystemTime::now()).unwrap_or_default().max(CERTIFICATES_PAUSE)
 }
 
 /// Tells systemd; does nothing under anything else.

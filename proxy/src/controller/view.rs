@@ -2,13 +2,14 @@
 
 use super::admin::answers::{self, rfc3339};
 use super::admin::server::View;
-use super::certificates::{Assembled, Report};
-use super::docker::watch::{Containers, DockerStatus};
+use super::certificates::{Assembled, CertificateKind, CertificateReport, CertificateState};
+use super::docker::{Containers, DockerStatus};
 use super::routes::{Diagnosis, HostEntry, RouteEntry, Table, UpstreamEntry};
+use crate::config::RouteTls;
 
 pub fn of(containers: &Containers, table: &Table, assembled: &Assembled) -> View {
     View {
-        routes: routes(containers, table),
+        routes: routes(containers, table, assembled),
         certificates: assembled.reports.iter().map(certificate).collect(),
         docker: docker(&containers.status),
     }
@@ -20,7 +21,7 @@ pub fn diagnosis_line(diagnosis: &Diagnosis) -> String {
     format!("container {container}: {setting}={value}: {problem}")
 }
 
-fn routes(containers: &Containers, table: &Table) -> answers::Routes {
+fn routes(containers: &Containers, table: &Table, assembled: &Assembled) -> answers::Routes {
     let unrouted = table.unrouted.iter().map(|unrouted| answers::Unrouted {
         container: unrouted.container.clone(),
         reason: unrouted.reason.clone(),
@@ -33,28 +34,31 @@ fn routes(containers: &Containers, table: &Table) -> answers::Routes {
         routes: table
             .hosts
             .iter()
-            .flat_map(|host| host.routes.iter().map(|path| route(host, path)))
+            .flat_map(|host| {
+                let certificate = certificate_of(host, &assembled.reports);
+                host.routes.iter().map(move |path| route(host, path, certificate))
+            })
             .collect(),
         unrouted: unrouted.chain(unreadable).collect(),
         diagnoses: table.diagnoses.iter().map(diagnosis).collect(),
     }
 }
 
-fn route(host: &HostEntry, route: &RouteEntry) -> answers::Route {
+fn route(host: &HostEntry, route: &RouteEntry, certificate: Option<&str>) -> answers::Route {
     answers::Route {
         host: host.pattern.to_string(),
         path: route.path.to_string(),
         replace_prefix: route.replace_prefix.clone(),
         upstreams: route.upstreams.iter().map(upstream).collect(),
-        certificate: None,
+        certificate: certificate.map(str::to_owned),
     }
 }
 
 fn upstream(entry: &UpstreamEntry) -> answers::Upstream {
     answers::Upstream {
-        address: entry.upstream.address.to_string(),
-        protocol: entry.upstream.protocol.as_str().to_owned(),
-        weight: entry.upstream.weight,
+        address: entry.address.map(|address| address.to_string()),
+        protocol: entry.protocol.as_str().to_owned(),
+        weight: entry.weight,
         container: entry.container.clone(),
         state: entry.state.as_str().to_owned(),
     }
@@ -69,24 +73,105 @@ fn diagnosis(diagnosis: &Diagnosis) -> answers::Diagnosis {
     }
 }
 
-fn certificate(report: &Report) -> answers::Certificate {
+fn certificate(report: &CertificateReport) -> answers::Certificate {
     answers::Certificate {
         names: report.names.clone(),
+        kind: kind(report.kind).to_owned(),
         issuer: report.issuer.clone(),
-        not_after: Some(rfc3339(report.not_after)),
-        next_renewal: None,
-        state: "valid".to_owned(),
-        last_error: None,
+        not_after: report.not_after.clone(),
+        next_renewal: report.next_renewal.clone(),
+        state: state(report.state).to_owned(),
+        last_error: report.last_error.clone(),
         next_try: None,
+    }
+}
+
+fn kind(kind: CertificateKind) -> &'static str {
+    match kind {
+        CertificateKind::File => "file",
+        CertificateKind::Local => "local",
+        CertificateKind::Default => "default",
+    }
+}
+
+fn state(state: CertificateState) -> &'static str {
+    match state {
+        CertificateState::Valid => "valid",
+        CertificateState::Expired => "expired",
+        CertificateState::Failed => "failed",
+    }
+}
+
+/// The kind of certificate that a client of this host is shown: one for the very name before a
+/// wildcard, the local CA's before a file, as the snapshot has it.
+fn certificate_of(host: &HostEntry, reports: &[CertificateReport]) -> Option<&'static str> {
+    let name = host.pattern.to_string();
+    let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+    let shown = |name: &String| {
+        let valid = reports.iter().filter(|report| report.state == CertificateState::Valid);
+        let covering: Vec<_> = valid.filter(|report| report.names.contains(name)).collect();
+        let local = covering.iter().find(|report| report.kind == CertificateKind::Local);
+        local.or(covering.first()).map(|report| kind(report.kind))
+    };
+    match host.tls {
+        RouteTls::Off => None,
+        RouteTls::Auto | RouteTls::Local => shown(&name).or_else(|| shown(&wildcard?)),
     }
 }
 
 fn docker(status: &DockerStatus) -> answers::Docker {
     answers::Docker {
         connected: status.connected,
-        endpoint: Some(status.endpoint.clone()),
+        endpoint: Some(status.endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
         containers: status.containers,
         last_sync: status.last_sync.map(rfc3339),
         error: status.error.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::snapshot::HttpsMethod;
+
+    fn report(name: &str, kind: CertificateKind, state: CertificateState) -> CertificateReport {
+        CertificateReport {
+            names: vec![name.to_owned()],
+            issuer: String::new(),
+            not_after: None,
+            next_renewal: None,
+            kind,
+            state,
+            last_error: None,
+        }
+    }
+
+    #[test]
+    fn the_certificate_that_a_host_shows() {
+        use CertificateKind::{File, Local};
+        use CertificateState::{Expired, Valid};
+        let reports = [
+            report("a.test", File, Valid),
+            report("a.test", Local, Valid),
+            report("*.example.com", File, Valid),
+            report("old.net", File, Expired),
+        ];
+        for (pattern, tls, want) in [
+            ("a.test", RouteTls::Auto, Some("local")),
+            ("a.test", RouteTls::Off, None),
+            ("b.example.com", RouteTls::Auto, Some("file")),
+            ("*.example.com", RouteTls::Auto, Some("file")),
+            ("b.a.example.com", RouteTls::Auto, None),
+            ("old.net", RouteTls::Auto, None),
+            ("~x", RouteTls::Auto, None),
+        ] {
+            let host = HostEntry {
+                pattern: pattern.parse().expect("pattern"),
+                https: HttpsMethod::Redirect,
+                tls,
+                routes: vec![],
+            };
+            assert_eq!(certificate_of(&host, &reports), want, "{pattern} {tls:?}");
+        }
     }
 }

@@ -102,18 +102,20 @@ pub struct Route {
     /// Takes the place of the matched prefix in the request that goes upstream.
     pub replace_prefix: Option<String>,
     pub upstreams: Vec<Upstream>,
-    /// What the host's certificate is; none when it has no certificate of its own.
+    /// `file` or `local`; none when the host has no certificate of its own.
     pub certificate: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {
-    pub address: String,
+    /// None when the container has no address that can be reached.
+    pub address: Option<String>,
     pub protocol: String,
     pub weight: u32,
     /// None for an upstream from the configuration file.
     pub container: Option<String>,
-    /// `up`, or why it is out of rotation.
+    /// `up`, or why it is out of rotation: `starting`, `unhealthy`, `stopping`, `waiting`, `paused`,
+    /// `restarting`, `no_address`.
     pub state: String,
 }
 
@@ -136,11 +138,15 @@ pub struct Diagnosis {
 /// One of the answer to `GET /certs`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Certificate {
+    /// Empty for the default certificate, and for files that could not be read.
     pub names: Vec<String>,
+    /// `file`, `local` or `default`.
+    pub kind: String,
     pub issuer: String,
     pub not_after: Option<String>,
     /// None for a certificate that baton does not renew.
     pub next_renewal: Option<String>,
+    /// `valid`, `expired` or `failed`.
     pub state: String,
     pub last_error: Option<String>,
     pub next_try: Option<String>,
@@ -260,7 +266,7 @@ mod tests {
                 path: "/".into(),
                 replace_prefix: None,
                 upstreams: vec![Upstream {
-                    address: "172.17.0.2:80".into(),
+                    address: Some("172.17.0.2:80".into()),
                     protocol: "http".into(),
                     weight: 1,
                     container: Some("web-1".into()),
@@ -305,6 +311,7 @@ mod tests {
     fn the_shape_of_certs() {
         let certificates = vec![Certificate {
             names: vec!["app.test".into()],
+            kind: "local".into(),
             issuer: "baton local CA".into(),
             not_after: Some("2026-06-15T15:06:40Z".into()),
             next_renewal: None,
@@ -314,6 +321,7 @@ mod tests {
         }];
         let shape = json!([{
             "names": ["app.test"],
+            "kind": "local",
             "issuer": "baton local CA",
             "not_after": "2026-06-15T15:06:40Z",
             "next_renewal": null,

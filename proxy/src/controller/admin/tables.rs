@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::answers::{Certificate, Reloaded, Routes, Status};
+use super::answers::{Certificate, Reloaded, Routes, Status, Upstream};
 
 const GAP: &str = "  ";
 
@@ -63,7 +63,7 @@ pub fn routes(routes: &Routes) -> String {
                 route.host.clone(),
                 route.path.clone(),
                 or_dash(upstream.container.as_deref()),
-                format!("{}://{}", upstream.protocol, upstream.address),
+                address(upstream),
                 upstream.state.clone(),
                 certificate.clone(),
             ]);
@@ -89,14 +89,15 @@ pub fn routes(routes: &Routes) -> String {
 pub fn certificates(certificates: &[Certificate]) -> String {
     let rows = certificates.iter().map(|certificate| {
         [
-            certificate.names.join(", "),
+            names(certificate),
+            certificate.kind.clone(),
             certificate.issuer.clone(),
             or_dash(certificate.not_after.as_deref()),
             certificate.state.clone(),
             or_dash(certificate.last_error.as_deref()),
         ]
     });
-    align(["NAMES", "ISSUER", "NOT AFTER", "STATE", "LAST ERROR"], rows)
+    align(["NAMES", "KIND", "ISSUER", "NOT AFTER", "STATE", "LAST ERROR"], rows)
 }
 
 pub fn reloaded(reloaded: &Reloaded) -> String {
@@ -111,6 +112,16 @@ pub fn reloaded(reloaded: &Reloaded) -> String {
         text.push_str("reloaded: no route changed\n");
     }
     text
+}
+
+fn names(certificate: &Certificate) -> String {
+    let names = certificate.names.join(", ");
+    or_dash(Some(names).filter(|names| !names.is_empty()))
+}
+
+fn address(upstream: &Upstream) -> String {
+    let address = upstream.address.as_deref();
+    or_dash(address.map(|address| format!("{}://{address}", upstream.protocol)))
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {
@@ -140,7 +151,7 @@ fn printable(cell: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answers::{Route, Unrouted, Upstream};
+    use super::super::answers::{Route, Unrouted};
     use super::*;
 
     #[test]
@@ -152,7 +163,7 @@ mod tests {
     #[test]
     fn routes_say_where_or_why_not() {
         let upstream = Upstream {
-            address: "172.17.0.2:80".into(),
+            address: Some("172.17.0.2:80".into()),
             protocol: "http".into(),
             weight: 1,
             container: Some("web-1".into()),

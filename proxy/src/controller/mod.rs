@@ -15,6 +15,7 @@ mod respawn;
 pub mod routes;
 pub mod run;
 mod signals;
+pub mod supervisor;
 mod unix_http;
 mod view;
 pub mod worker_process;

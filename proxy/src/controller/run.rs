@@ -23,9 +23,11 @@ use super::probe::{Prober, Target};
 use super::publisher::Publisher;
 use super::reload;
 use super::signals::{Signal, Signals};
-use super::worker_process::{Executable, Generation, StartError, Worker};
+use super::supervisor::Worker;
+use super::worker_process::{Executable, Generation, StartError};
 use crate::config::{self, Config, Mistakes};
 use crate::protocol::settings::ListenerKind;
+use crate::sys;
 
 /// How long systemd waits for Docker's first list before it is told that we serve.
 const FIRST_LIST_LIMIT: Duration = Duration::from_secs(2);
@@ -42,6 +44,8 @@ pub enum RunError {
     Config(#[from] Mistakes),
     #[error("runtime: {0}")]
     Runtime(#[source] io::Error),
+    #[error("/proc/self/fd: {0}")]
+    Descriptors(#[source] io::Error),
     #[error("signals: {0}")]
     Signals(#[source] io::Error),
     #[error("/proc/self/exe: {0}")]
@@ -66,6 +70,8 @@ pub enum RunError {
 pub fn run(config_path: Option<&Path>) -> Result<(), RunError> {
     let config = config::load(config_path)?;
     start_log(&config.worker.log_level);
+    // What our parent left open is not for workers.
+    sys::seal_descriptors().map_err(RunError::Descriptors)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use super::answers::{self, HandoffMode, Refused, Reloaded, Status, rfc3339};
 use super::control_socket::ControlSocket;
-use crate::controller::worker_process::Handle;
+use crate::controller::supervisor::Handle;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;

@@ -1,0 +1,331 @@
+//! The worker of a generation: keeps one process serving until it is told to drain.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::listeners::Listeners;
+use super::respawn::Backoff;
+use super::worker_process::{Event, Generation, Process, StartError};
+use crate::config::Drain;
+use crate::protocol::frame::{ToWorker, WorkerStats};
+use crate::protocol::snapshot::Snapshot;
+
+/// Added to the drain limits before a worker that does not keep them is killed.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// Orders that wait for the supervisor.
+const ORDERS: usize = 16;
+
+/// The worker of a generation: one process, and after it dies unasked the next one.
+#[derive(Debug)]
+pub struct Worker {
+    handle: Handle,
+    supervisor: JoinHandle<()>,
+}
+
+/// Looks at a worker, and asks it for its counters.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    generation: u64,
+    orders: mpsc::Sender<Order>,
+    status: watch::Receiver<Status>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    pub state: State,
+    pub pid: Option<u32>,
+    pub started: SystemTime,
+    /// From spawn to the answered readiness question.
+    pub ready_after: Duration,
+    /// Version of the snapshot that requests see.
+    pub applied: u64,
+    /// Processes of this generation that died unasked.
+    pub deaths: u64,
+    /// Why the last of them did.
+    pub last_death: Option<String>,
+    /// How long the next start waits, when deaths have become a habit.
+    pub respawn_delay: Duration,
+}
+
+impl Status {
+    fn of(process: &Process) -> Self {
+        Status {
+            state: State::Active,
+            pid: Some(process.pid),
+            started: process.started,
+            ready_after: process.ready_after,
+            applied: process.applied,
+            deaths: 0,
+            last_death: None,
+            respawn_delay: Duration::ZERO,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Starting,
+    Active,
+    Draining,
+    Gone,
+}
+
+impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Active => "active",
+            State::Draining => "draining",
+            State::Gone => "gone",
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Order {
+    Stats(oneshot::Sender<WorkerStats>),
+    Drain(Drain),
+    Kill,
+}
+
+impl Worker {
+    /// Starts the first process of a generation, and watches over it and its successors.
+    ///
+    /// # Errors
+    /// [`StartError`] when the first process does not become ready; nothing of it is left then.
+    pub async fn start(mut generation: Generation) -> Result<Self, StartError> {
+        let snapshot = generation.snapshot.borrow_and_update().clone();
+        let process = Process::start(&generation, &snapshot).await?;
+        let (orders, order_queue) = mpsc::channel(ORDERS);
+        let (status_tx, status) = watch::channel(Status::of(&process));
+        let handle = Handle { generation: generation.id, orders, status };
+        let supervisor = Supervisor {
+            generation,
+            status: status_tx,
+            orders: order_queue,
+            backoff: Backoff::default(),
+            draining: None,
+        };
+        Ok(Worker { handle, supervisor: tokio::spawn(supervisor.supervise(process)) })
+    }
+
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Stop accepting, finish what is in progress within the limits, then exit.
+    pub async fn drain(&self, limits: &Drain) {
+        // A closed queue means that the supervisor has ended, and the worker with it.
+        let _ = self.handle.orders.send(Order::Drain(limits.clone())).await;
+    }
+
+    /// At once, whatever is in progress.
+    pub async fn kill(&self) {
+        let _ = self.handle.orders.send(Order::Kill).await;
+    }
+
+    /// Returns when the worker is gone after [`Worker::drain`] or [`Worker::kill`]. Cancel safe.
+    pub async fn gone(&mut self) {
+        let _ = self.handle.status.wait_for(|status| status.state == State::Gone).await;
+    }
+
+    /// Waits for the supervisor itself, after [`Worker::gone`].
+    pub async fn join(self) {
+        if let Err(e) = self.supervisor.await {
+            tracing::error!("worker supervisor: {e}");
+        }
+    }
+}
+
+impl Handle {
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Counters since the start of the process; none while it starts, or when it does not answer
+    /// within `limit`.
+    pub async fn stats(&self, limit: Duration) -> Option<WorkerStats> {
+        let (reply, stats) = oneshot::channel();
+        let asked = async {
+            self.orders.send(Order::Stats(reply)).await.ok()?;
+            stats.await.ok()
+        };
+        timeout(limit, asked).await.ok().flatten()
+    }
+
+    /// Whether requests see snapshot `version` or a later one within `limit`.
+    pub async fn applied(&mut self, version: u64, limit: Duration) -> bool {
+        let seen = self.status.wait_for(|status| status.applied >= version);
+        timeout(limit, seen).await.is_ok_and(|seen| seen.is_ok())
+    }
+}
+
+/// Owns the process that serves, and replaces it when it dies unasked.
+struct Supervisor {
+    generation: Generation,
+    status: watch::Sender<Status>,
+    orders: mpsc::Receiver<Order>,
+    backoff: Backoff,
+    /// When a draining worker is killed.
+    draining: Option<tokio::time::Instant>,
+}
+
+impl Supervisor {
+    async fn supervise(mut self, mut process: Process) {
+        let id = self.generation.id;
+        loop {
+            let reason = self.serve(&mut process).await;
+            if self.draining.is_some() {
+                tracing::info!("worker {id} (pid {}) {reason}", process.pid);
+                break;
+            }
+            tracing::error!("worker {id} (pid {}) {reason}: starting another", process.pid);
+            self.note_death(reason, process.born.elapsed());
+            drop(process);
+            match self.respawn().await {
+                Some(next) => process = next,
+                None => break,
+            }
+            let (pid, ready) = (process.pid, process.ready_after.as_millis());
+            tracing::info!("worker {id} (pid {pid}) ready after {ready} ms");
+        }
+        self.status.send_modify(|status| {
+            status.state = State::Gone;
+            status.pid = None;
+        });
+    }
+
+    /// Serves until the process is gone, and says how it went.
+    async fn serve(&mut self, process: &mut Process) -> String {
+        loop {
+            let deadline = self.draining;
+            let step = tokio::select! {
+                event = process.next() => match event {
+                    Event::Heard => {
+                        self.note_applied(process.applied);
+                        Ok(())
+                    }
+                    Event::Ended(how) => return how,
+                    Event::Lost(reason) => Err(reason),
+                },
+                Ok(()) = self.generation.snapshot.changed() => {
+                    let snapshot = self.generation.snapshot.borrow_and_update().clone();
+                    process.send(&ToWorker::Snapshot(Box::new(Snapshot::clone(&snapshot)))).await
+                }
+                order = self.orders.recv() => self.obey(order, process).await,
+                () = at(deadline) => Err("is still busy".to_owned()),
+            };
+            if let Err(reason) = step {
+                tracing::warn!("worker (pid {}) {reason}: killing it", process.pid);
+                return process.end().await;
+            }
+        }
+    }
+
+    async fn obey(&mut self, order: Option<Order>, process: &mut Process) -> Result<(), String> {
+        match order {
+            Some(Order::Stats(reply)) => process.ask_stats(reply).await,
+            Some(Order::Drain(limits)) => self.begin_drain(&limits, process).await,
+            // Without anybody who could order a drain, nobody wants the worker.
+            Some(Order::Kill) | None => {
+                self.draining = Some(tokio::time::Instant::now());
+                Ok(())
+            }
+        }
+    }
+
+    async fn begin_drain(&mut self, limits: &Drain, process: &mut Process) -> Result<(), String> {
+        if self.draining.is_some() {
+            return Ok(());
+        }
+        // Whoever connects once the worker has closed its sockets is refused, and does not wait in
+        // a queue that nobody reads.
+        self.generation.listeners = Listeners::default();
+        let longest = limits.limit.max(limits.tunnel_limit);
+        self.draining = Some(tokio::time::Instant::now() + longest + DRAIN_GRACE);
+        self.status.send_modify(|status| status.state = State::Draining);
+        let (limit_ms, tunnel_limit_ms) = (millis(limits.limit), millis(limits.tunnel_limit));
+        process.send(&ToWorker::Drain { limit_ms, tunnel_limit_ms }).await
+    }
+
+    fn note_applied(&self, version: u64) {
+        self.status.send_if_modified(|status| {
+            let news = status.applied != version;
+            status.applied = version;
+            news
+        });
+    }
+
+    fn note_death(&mut self, reason: String, lived: Duration) {
+        let delay = self.backoff.after_death(Instant::now(), lived);
+        self.status.send_modify(|status| {
+            status.state = State::Starting;
+            status.pid = None;
+            status.deaths += 1;
+            status.last_death = Some(reason);
+            status.respawn_delay = delay;
+        });
+        if !delay.is_zero() {
+            tracing::error!("workers die again and again: next start in {} ms", delay.as_millis());
+        }
+    }
+
+    /// The next process on the same sockets; none when there is to be none any more.
+    async fn respawn(&mut self) -> Option<Process> {
+        loop {
+            let delay = self.status.borrow().respawn_delay;
+            let snapshot = self.generation.snapshot.borrow_and_update().clone();
+            let begun = Instant::now();
+            let start = async {
+                sleep(delay).await;
+                Process::start(&self.generation, &snapshot).await
+            };
+            let started = tokio::select! {
+                started = start => started,
+                () = stop_ordered(&mut self.orders) => {
+                    self.draining = Some(tokio::time::Instant::now());
+                    return None;
+                }
+            };
+            match started {
+                Ok(process) => {
+                    self.status.send_modify(|status| {
+                        let (deaths, last_death) = (status.deaths, status.last_death.take());
+                        *status = Status { deaths, last_death, ..Status::of(&process) };
+                    });
+                    return Some(process);
+                }
+                Err(e) => {
+                    tracing::error!("worker {} failed to start: {e}", self.generation.id);
+                    self.note_death(
+                        format!("failed to start: {e}"),
+                        begun.elapsed().saturating_sub(delay),
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Returns at the first order that ends a worker; nobody can answer the others meanwhile.
+async fn stop_ordered(orders: &mut mpsc::Receiver<Order>) {
+    while let Some(Order::Stats(_)) = orders.recv().await {}
+}
+
+async fn at(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

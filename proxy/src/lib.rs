@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod demo;
+mod log;
 pub mod protocol;
 mod sys;
 pub mod worker;

@@ -27,7 +27,7 @@ use super::supervisor::Worker;
 use super::worker_process::{Executable, Generation, StartError};
 use crate::config::{self, Config, Mistakes};
 use crate::protocol::settings::ListenerKind;
-use crate::sys;
+use crate::{log, sys};
 
 /// How long systemd waits for Docker's first list before it is told that we serve.
 const FIRST_LIST_LIMIT: Duration = Duration::from_secs(2);
@@ -69,7 +69,7 @@ pub enum RunError {
 /// [`RunError`] when something that it needs cannot be had; nothing is left behind then.
 pub fn run(config_path: Option<&Path>) -> Result<(), RunError> {
     let config = config::load(config_path)?;
-    start_log(&config.worker.log_level);
+    log::start(&config.worker.log_level);
     // What our parent left open is not for workers.
     sys::seal_descriptors().map_err(RunError::Descriptors)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -129,17 +129,6 @@ async fn control(config_path: Option<&Path>, config: Config) -> Result<(), RunEr
     docker.stop().await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Events go to stderr; stdout is the access log's.
-fn start_log(level: &str) {
-    use std::io::IsTerminal;
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(level))
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_target(false)
-        .init();
 }
 
 fn make_state_dir(path: &Path) -> Result<(), RunError> {

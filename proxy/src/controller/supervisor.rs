@@ -15,6 +15,8 @@ use crate::protocol::snapshot::Snapshot;
 
 /// Added to the drain limits before a worker that does not keep them is killed.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// For idle connections of a worker that has no successor: nothing will serve these clients better.
+const IDLE_LIMIT: Duration = Duration::from_secs(1);
 /// Orders that wait for the supervisor.
 const ORDERS: usize = 16;
 
@@ -215,7 +217,8 @@ impl Supervisor {
                     Event::Ended(how) => return how,
                     Event::Lost(reason) => Err(reason),
                 },
-                Ok(()) = self.generation.snapshot.changed() => {
+                // A draining worker takes no frames any more.
+                Ok(()) = self.generation.snapshot.changed(), if deadline.is_none() => {
                     let snapshot = self.generation.snapshot.borrow_and_update().clone();
                     process.send(&ToWorker::Snapshot(Box::new(Snapshot::clone(&snapshot)))).await
                 }
@@ -231,6 +234,8 @@ impl Supervisor {
 
     async fn obey(&mut self, order: Option<Order>, process: &mut Process) -> Result<(), String> {
         match order {
+            // Dropping the reply says that there is none.
+            Some(Order::Stats(_)) if self.draining.is_some() => Ok(()),
             Some(Order::Stats(reply)) => process.ask_stats(reply).await,
             Some(Order::Drain(limits)) => self.begin_drain(&limits, process).await,
             // Without anybody who could order a drain, nobody wants the worker.
@@ -251,8 +256,12 @@ impl Supervisor {
         let longest = limits.limit.max(limits.tunnel_limit);
         self.draining = Some(tokio::time::Instant::now() + longest + DRAIN_GRACE);
         self.status.send_modify(|status| status.state = State::Draining);
-        let (limit_ms, tunnel_limit_ms) = (millis(limits.limit), millis(limits.tunnel_limit));
-        process.send(&ToWorker::Drain { limit_ms, tunnel_limit_ms }).await
+        let drain = ToWorker::Drain {
+            limit_ms: millis(limits.limit),
+            idle_limit_ms: millis(limits.limit.min(IDLE_LIMIT)),
+            tunnel_limit_ms: millis(limits.tunnel_limit),
+        };
+        process.send(&drain).await
     }
 
     fn note_applied(&self, version: u64) {

@@ -20,7 +20,7 @@ use crate::protocol::channel::{ChannelError, Receiver, Sender, channel};
 use crate::protocol::frame::{FromWorker, ListenerSlot, ToWorker, WorkerStats};
 use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
-use crate::protocol::{self};
+use crate::{log, protocol};
 
 /// A worker whose controller is gone serves what it has begun for this long, and then ends.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(600);
@@ -56,6 +56,7 @@ pub fn run(control: OwnedFd) -> Result<(), WorkerError> {
         let socket = UnixStream::from_std(socket).map_err(WorkerError::Socket)?;
         let (mut sender, mut receiver) = channel::<FromWorker, ToWorker>(socket);
         let settings = hello(&mut sender, &mut receiver).await?;
+        log::start(&settings.log_level);
         let (writer, writing) = access_log::start().map_err(WorkerError::Start)?;
         let worker = Worker::start(settings, &writer)?;
         // Each thread has its own; the log ends with the last of them.

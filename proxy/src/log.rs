@@ -1,0 +1,15 @@
+//! Events go to stderr, in either half of the program; stdout is the access log's.
+
+use std::io::{self, IsTerminal};
+
+use tracing_subscriber::EnvFilter;
+
+/// Writes events of `level` (a filter as `RUST_LOG` has it) from now on. Called once.
+pub(crate) fn start(level: &str) {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(level))
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+}

@@ -159,10 +159,14 @@ async fn start_worker(
     listeners: Listeners,
     publisher: &Publisher,
 ) -> Result<Worker, StartError> {
+    let mut settings = config.worker.clone();
+    let mut https =
+        listeners.addresses().into_iter().filter(|(_, kind)| *kind == ListenerKind::Https);
+    settings.https_port = https.next().map(|(address, _)| address.port());
     Worker::start(Generation {
         id: FIRST_GENERATION,
         executable,
-        settings: config.worker.clone(),
+        settings,
         listeners,
         snapshot: publisher.snapshots(),
     })

@@ -209,7 +209,9 @@ mod tests {
     use std::io::{Read, Write};
     use std::os::fd::AsFd;
 
-    fn pair() -> ((Sender<String>, Receiver<String>), (Sender<String>, Receiver<String>)) {
+    type Halves = (Sender<String>, Receiver<String>);
+
+    fn pair() -> (Halves, Halves) {
         let (a, b) = UnixStream::pair().expect("socketpair");
         (channel(a), channel(b))
     }

@@ -1,1 +1,33 @@
-fn main() {}
+//! What a developer types: `cargo xtask COMMAND`. The one place for automation.
+
+mod dockerd;
+mod interrupt;
+mod packages;
+mod process;
+mod steps;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// What a developer types.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Xtask {
+    /// Formatting, clippy, unit tests, and the black-box tests of the built binary.
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Xtask::parse() {
+        Xtask::Test(options) => test::test(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

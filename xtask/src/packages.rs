@@ -1,0 +1,61 @@
+//! What the tests need beside Rust and a C compiler, and how Debian and Ubuntu provide it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::interrupt::Interrupt;
+use crate::process::{find, run};
+
+/// Makes sure that everything is there: by asking apt once, or by saying what to type.
+pub fn ensure(need_dockerd: bool, install: bool, interrupt: &Interrupt) -> Result<()> {
+    let missing = missing(need_dockerd);
+    if missing.is_empty() {
+        println!("nothing is missing");
+        return Ok(());
+    }
+    let names = missing.join(" ");
+    let root = nix::unistd::geteuid().is_root();
+    if !install || !root || find("apt-get").is_none() {
+        bail!(
+            "missing; run: sudo apt-get update && sudo apt-get install -y \
+             --no-install-recommends {names}"
+        );
+    }
+    println!("installing {names}");
+    // The index of a fresh machine is empty or old; one that cannot be renewed may still do.
+    if let Err(error) = run(apt_get().arg("update"), interrupt) {
+        println!("apt-get update: {error}; trying with the index that is there");
+    }
+    run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(&missing), interrupt)
+        .with_context(|| format!("installing {names}"))
+}
+
+fn missing(need_dockerd: bool) -> Vec<&'static str> {
+    let program = |name, package| find(name).is_none().then_some(package);
+    [
+        (need_dockerd.then(|| program("dockerd", "docker.io")).flatten()),
+        program("curl", "curl"),
+        program("openssl", "openssl"),
+        program("h2load", "nghttp2-client"),
+        find("busybox").is_none_or(|path| !is_static(path)).then_some("busybox-static"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// Images are made of this one file: it must need no library. A file that names a dynamic loader
+/// does.
+fn is_static(program: PathBuf) -> bool {
+    const LOADER: &[u8] = b"/ld-linux";
+    std::fs::read(program)
+        .is_ok_and(|bytes| !bytes.windows(LOADER.len()).any(|window| window == LOADER))
+}
+
+fn apt_get() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").arg("-q");
+    command
+}

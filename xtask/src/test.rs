@@ -1,0 +1,109 @@
+//! `cargo xtask test`: everything that must hold before a commit.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::dockerd::{self, Dockerd};
+use crate::interrupt::Interrupt;
+use crate::packages;
+use crate::process::{cargo, run};
+use crate::steps::Steps;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// Only the tests whose name has this in it; no formatting, no clippy.
+    filter: Option<String>,
+    /// No black-box tests: needs neither root nor Docker.
+    #[arg(long)]
+    unit: bool,
+    /// Install nothing: say what is missing.
+    #[arg(long)]
+    no_install: bool,
+}
+
+pub fn test(options: &Options) -> Result<()> {
+    let interrupt = Interrupt::catch().context("catching signals")?;
+    let mut steps = Steps::default();
+    // First, because it is what can be missing, and nothing after it asks for anything.
+    let provided = options.unit || provide(options, &mut steps, &interrupt);
+    if options.filter.is_none() {
+        check_sources(&mut steps, &interrupt);
+    }
+    unit_tests(options, &mut steps, &interrupt);
+    if provided && !options.unit {
+        black_box_tests(options, &mut steps, &interrupt);
+    }
+    steps.finish()
+}
+
+fn provide(options: &Options, steps: &mut Steps, interrupt: &Interrupt) -> bool {
+    let install = !options.no_install;
+    let need_dockerd = dockerd::answering().is_none();
+    steps.take("packages", || packages::ensure(need_dockerd, install, interrupt)).is_some()
+}
+
+fn check_sources(steps: &mut Steps, interrupt: &Interrupt) {
+    steps.take("formatting", || run(cargo().args(["fmt", "--all", "--check"]), interrupt));
+    steps.take("clippy", || {
+        let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        run(cargo().args(clippy), interrupt)
+    });
+}
+
+fn unit_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
+    steps.take("unit tests", || {
+        let test = ["test", "--workspace", "--lib", "--bins"];
+        run(cargo().args(test).args(&options.filter), interrupt)
+    });
+}
+
+fn black_box_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
+    // The product alone, with the features that its users get.
+    let build = ["build", "--package", "baton-proxy", "--bin", "baton"];
+    if steps.take("build", || run(cargo().args(build), interrupt)).is_none() {
+        return;
+    }
+    let Some(docker) = steps.take("docker", || Docker::find_or_start(interrupt)) else { return };
+    steps.take("black-box tests", || {
+        // The whole workspace, because with fewer packages cargo chooses other features of the
+        // dependencies and compiles them once more.
+        let mut test = cargo();
+        test.args(["test", "--workspace", "--test", "*"]).args(&options.filter);
+        test.env("BATON_BIN", baton()?).env("DOCKER_HOST", docker.endpoint());
+        run(&mut test, interrupt)
+    });
+    if let Docker::Ours(dockerd) = docker {
+        steps.take("clean up", || dockerd.stop());
+    }
+}
+
+/// The binary just built: cargo puts it beside this one.
+fn baton() -> Result<PathBuf> {
+    Ok(std::env::current_exe().context("where xtask is")?.with_file_name("baton"))
+}
+
+/// Whose Docker daemon the tests talk to.
+enum Docker {
+    Found(String),
+    Ours(Dockerd),
+}
+
+impl Docker {
+    fn find_or_start(interrupt: &Interrupt) -> Result<Self> {
+        if let Some(endpoint) = dockerd::answering() {
+            println!("a daemon answers at {endpoint}");
+            return Ok(Docker::Found(endpoint));
+        }
+        let dockerd = Dockerd::start(interrupt)?;
+        println!("started one at {}", dockerd.endpoint());
+        Ok(Docker::Ours(dockerd))
+    }
+
+    fn endpoint(&self) -> String {
+        match self {
+            Docker::Found(endpoint) => endpoint.clone(),
+            Docker::Ours(dockerd) => dockerd.endpoint(),
+        }
+    }
+}

@@ -1,1 +1,66 @@
+//! Black-box tests of the built baton. Each is named by what it claims.
 
+mod bodies;
+mod command_line;
+mod docker_changes;
+mod docker_routing;
+mod framing;
+mod headers;
+mod http1;
+mod http2;
+mod reload;
+mod routing;
+mod tls;
+mod upstreams;
+mod websocket;
+mod worker;
+
+use std::time::Duration;
+
+use baton_load::{Kind, Load, Report, Target, Upstream};
+use baton_tests::{Baton, Config};
+
+/// HTTPS by the local CA, and a redirect over plain HTTP.
+const APP: &str = "app.test";
+/// Plain HTTP alone.
+const PLAIN: &str = "plain.test";
+
+/// [`APP`] and [`PLAIN`], routed to this one upstream.
+fn routed_to(upstream: &impl ToString) -> Config {
+    let upstreams = [upstream.to_string()];
+    Config::new().route(APP, &upstreams).route_with(PLAIN, &upstreams, "tls = \"off\"")
+}
+
+/// A baton in front of one upstream, which calls itself `one`.
+async fn in_front_of_one() -> (Baton, Upstream) {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let baton = Baton::start(routed_to(&upstream.address())).await;
+    (baton, upstream)
+}
+
+/// Clients of every kind, a few of each.
+fn every_kind(target: Target) -> Load {
+    http_kinds(target).clients(Kind::WebSocket, 4)
+}
+
+/// Clients of every kind but the one whose tunnels end with their upstream.
+fn http_kinds(target: Target) -> Load {
+    Load::new(target)
+        .clients(Kind::Http1KeepAlive, 8)
+        .clients(Kind::Http1Fresh, 4)
+        .clients(Kind::Http2 { streams: 4 }, 3)
+}
+
+/// Waits until so many more requests were answered.
+async fn more_requests(load: &baton_load::Running, count: u64) {
+    let wanted = load.snapshot().requests() + count;
+    baton_tests::until("requests under load", Duration::from_secs(60), async || {
+        (load.snapshot().requests() >= wanted).then_some(())
+    })
+    .await;
+}
+
+fn nobody_felt_anything(report: &Report) {
+    assert_eq!(report.failed(), 0, "{report}");
+    assert!(report.kinds.values().all(|kind| kind.requests > 0), "{report}");
+}

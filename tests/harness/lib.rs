@@ -1,1 +1,25 @@
+//! The vocabulary of the black-box tests: a test reads as prose, and what it takes to run a baton,
+//! a Docker or a curl is here.
+//!
+//! Nothing here is a stand-in: baton is the built binary, Docker a daemon, curl the program. Waiting
+//! is always for a condition, with a limit.
 
+mod baton;
+mod binaries;
+mod config;
+mod curl;
+mod docker;
+mod dockerd;
+mod memory;
+mod raw;
+mod wait;
+
+pub use baton::Baton;
+pub use binaries::{baton_binary, upstream_binary};
+pub use config::Config;
+pub use curl::{Answer, Curl};
+pub use docker::{Container, Docker, Network};
+pub use dockerd::Dockerd;
+pub use memory::{peak, reset_peak, resident};
+pub use raw::{Recorder, exchange};
+pub use wait::until;

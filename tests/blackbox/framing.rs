@@ -1,0 +1,152 @@
+//! Ambiguous framing is refused with 400 and never forwarded (RFC 9112, sections 5, 6 and 7).
+
+use baton_tests::{Baton, Recorder, exchange};
+
+use crate::{PLAIN, routed_to};
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+/// What an attacker would like the upstream to take for a request of its own.
+const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: plain.test\r\n\r\n";
+
+#[tokio::test]
+async fn ambiguous_requests_are_refused_and_never_forwarded() {
+    let recorder = Recorder::start(OK).await;
+    let baton = Baton::start(routed_to(&recorder.address())).await;
+    for (what, fields) in [
+        ("two lengths", "Content-Length: 5\r\nContent-Length: 6\r\n"),
+        ("two equal lengths", "Content-Length: 5\r\nContent-Length: 5\r\n"),
+        ("a list of lengths", "Content-Length: 5, 6\r\n"),
+        ("a negative length", "Content-Length: -1\r\n"),
+        ("a signed length", "Content-Length: +5\r\n"),
+        ("a length with blanks", "Content-Length: 5 5\r\n"),
+        ("a hexadecimal length", "Content-Length: 0x5\r\n"),
+        ("an empty length", "Content-Length: \r\n"),
+        ("a length that overflows", "Content-Length: 99999999999999999999999\r\n"),
+        ("length and chunks", "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n"),
+        ("chunks and length", "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n"),
+        ("an unknown coding", "Transfer-Encoding: xchunked\r\n"),
+        ("chunked not last", "Transfer-Encoding: chunked, identity\r\n"),
+        ("chunked twice", "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"),
+        ("a tab before chunked", "Transfer-Encoding: \x0bchunked\r\n"),
+        ("a blank before the colon", "Transfer-Encoding : chunked\r\n"),
+        ("a folded line", "X-A: b\r\n Transfer-Encoding: chunked\r\n"),
+        ("CR in a value", "X-A: b\rTransfer-Encoding: chunked\r\n"),
+        ("NUL in a value", "X-A: b\0c\r\n"),
+        ("a line without a colon", "X-A\r\n"),
+        ("a name with a blank", "X A: b\r\n"),
+        ("two hosts", "Host: other.test\r\n"),
+    ] {
+        let request =
+            format!("POST / HTTP/1.1\r\nHost: {PLAIN}\r\n{fields}\r\n0\r\n\r\n{SMUGGLED}");
+        let answer = exchange(baton.http_address(), &request).await;
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{what}: {answer}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
+        assert_eq!(recorder.received(), "", "{what}");
+    }
+}
+
+#[tokio::test]
+async fn bad_request_lines_are_refused_and_never_forwarded() {
+    let recorder = Recorder::start(OK).await;
+    let baton = Baton::start(routed_to(&recorder.address())).await;
+    for request in [
+        "GET / HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: plain.test/evil\r\n\r\n",
+        "GET /\r\n\r\n",
+        "GET / HTTP/3.7\r\nHost: plain.test\r\n\r\n",
+        "GET  / HTTP/1.1\r\nHost: plain.test\r\n\r\n",
+        "GET /a b HTTP/1.1\r\nHost: plain.test\r\n\r\n",
+        "GET /a\0b HTTP/1.1\r\nHost: plain.test\r\n\r\n",
+        "G@T / HTTP/1.1\r\nHost: plain.test\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\r\n\r\n",
+    ] {
+        let answer = exchange(baton.http_address(), request).await;
+        let refused =
+            ["HTTP/1.1 400 ", "HTTP/1.1 505 "].iter().any(|line| answer.starts_with(line));
+        assert!(refused, "{request:?}: {answer}");
+        assert_eq!(recorder.received(), "", "{request:?}");
+    }
+}
+
+#[tokio::test]
+async fn bad_chunks_end_the_request_and_smuggle_nothing() {
+    let recorder = Recorder::start(OK).await;
+    let baton = Baton::start(routed_to(&recorder.address())).await;
+    for body in [
+        "x\r\n",
+        "-1\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        " 5\r\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "5\r\nhelloX\r\n0\r\n\r\n",
+        "5;\nx\r\nhello\r\n0\r\n\r\n",
+        "11111111111111111\r\nhello\r\n0\r\n\r\n",
+        "\r\n",
+    ] {
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: {PLAIN}\r\nTransfer-Encoding: chunked\r\n\r\n{body}{SMUGGLED}"
+        );
+        let answer = exchange(baton.http_address(), &request).await;
+        // The head may have gone on before the body was seen to be bad; what follows must not.
+        assert!(answer.matches("HTTP/1.1 ").count() <= 1, "{body:?}: {answer}");
+        let received = recorder.received();
+        assert!(!received.contains("GET /smuggled"), "{body:?}: {received}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_after_a_body_is_a_request_of_its_own() {
+    let recorder = Recorder::start(OK).await;
+    let baton = Baton::start(routed_to(&recorder.address())).await;
+    let request = format!(
+        "POST /first HTTP/1.1\r\nHost: {PLAIN}\r\nTransfer-Encoding: chunked\r\n\r\n\
+         5;ext=1\r\nhello\r\n0\r\n\r\n\
+         GET /second HTTP/1.1\r\nHost: {PLAIN}\r\nConnection: close\r\n\r\n"
+    );
+    let answer = exchange(baton.http_address(), &request).await;
+    assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 2, "{answer}");
+    let received = recorder.received();
+    assert!(received.contains("POST /first HTTP/1.1\r\n"), "{received}");
+    assert!(received.contains("GET /second HTTP/1.1\r\n"), "{received}");
+}
+
+#[tokio::test]
+async fn an_answer_with_ambiguous_framing_is_a_502() {
+    for answer in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX-A: a\0b\r\nContent-Length: 0\r\n\r\n",
+        "nonsense\r\n\r\n",
+    ] {
+        let recorder = Recorder::start(answer).await;
+        let baton = Baton::start(routed_to(&recorder.address())).await;
+        let got = baton.curl("http://plain.test/").run().await;
+        assert_eq!(got.status, 502, "{answer:?}: {got:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_field_that_http2_forbids_never_reaches_an_http1_upstream() {
+    let recorder = Recorder::start(OK).await;
+    let baton = Baton::start(routed_to(&recorder.address())).await;
+    // nghttp sends what it is told to, where curl would not.
+    let url = format!("http://{}/", baton.http_address());
+    let nghttp = move |field: &'static str| {
+        let url = url.clone();
+        tokio::task::spawn_blocking(move || {
+            std::process::Command::new("nghttp")
+                .args(["--verbose", "--no-dep", "--header", ":authority: plain.test"])
+                .args(["--header", field, &url])
+                .output()
+                .expect("nghttp is installed")
+        })
+    };
+    for field in ["transfer-encoding: chunked", "connection: x-evil"] {
+        let output = nghttp(field).await.expect("nghttp was run");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(!said.contains(":status: 200"), "{field}: {said}");
+        assert_eq!(recorder.received(), "", "{field}");
+    }
+}

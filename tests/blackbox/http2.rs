@@ -1,0 +1,70 @@
+//! HTTP/2 towards the public.
+
+use std::process::Command;
+
+use crate::{APP, in_front_of_one};
+use baton_load::Protocol;
+
+#[tokio::test]
+async fn alpn_chooses_http2() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let answer = baton.curl("https://app.test/").run().await;
+    assert_eq!((answer.status, answer.version.as_str()), (200, "2"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn prior_knowledge_is_understood_in_the_clear() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let answer = baton.curl("http://plain.test/").args(["--http2-prior-knowledge"]).run().await;
+    assert_eq!((answer.status, answer.version.as_str()), (200, "2"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn early_hints_reach_the_client() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let answer = baton.curl("https://app.test/early-hints").run().await;
+    assert!(answer.head.starts_with("HTTP/2 103"), "{answer:?}");
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn trailers_reach_the_client() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let answer = baton.curl("https://app.test/trailers").args(["-H", "TE: trailers"]).run().await;
+    assert_eq!(answer.field("x-checked"), Some("yes"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn h2load_finds_every_request_answered() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let address = baton.https_address();
+    let h2load = move || {
+        Command::new("h2load")
+            .args(["--requests", "5000", "--clients", "10", "--max-concurrent-streams", "20"])
+            .args(["--header", &format!(":authority: {APP}"), "--sni", APP])
+            .arg(format!("https://{address}/bytes?n=1000"))
+            .output()
+            .expect("h2load is installed")
+    };
+    let output = tokio::task::spawn_blocking(h2load).await.expect("h2load was run");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("5000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
+    assert!(text.contains("status codes: 5000 2xx"), "{text}");
+}
+
+#[tokio::test]
+async fn one_slow_stream_does_not_hold_up_the_others() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let target = baton.https(APP);
+    // A stream that is read slowly fills its window; the others must not wait for it.
+    let slow = {
+        let target = target.clone();
+        tokio::spawn(async move {
+            baton_load::download(&target, Protocol::Http2, 2_000_000, Some(1_000_000)).await
+        })
+    };
+    for _ in 0..5 {
+        baton_load::download(&target, Protocol::Http2, 3_000_000, None).await.expect("download");
+    }
+    slow.await.expect("no panic").expect("download");
+}

@@ -1,0 +1,134 @@
+//! TLS towards the public.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+
+use baton_load::Upstream;
+use baton_tests::{Baton, Config};
+
+use crate::{APP, in_front_of_one};
+
+/// What `openssl s_client` says of a handshake.
+async fn s_client(address: SocketAddr, arguments: &'static [&'static str]) -> String {
+    let run = move || {
+        let mut child = Command::new("openssl")
+            .arg("s_client")
+            .arg("-connect")
+            .arg(address.to_string())
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("openssl is installed");
+        // The end of its input, after which it leaves.
+        child.stdin.take().expect("piped").write_all(b"Q\n").expect("it reads");
+        let output = child.wait_with_output().expect("it ends");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    tokio::task::spawn_blocking(run).await.expect("openssl was run")
+}
+
+#[tokio::test]
+async fn tls_1_2_and_1_3_are_spoken_and_nothing_older() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let address = baton.https_address();
+    let new = s_client(address, &["-servername", APP, "-tls1_3", "-brief"]).await;
+    assert!(new.contains("TLSv1.3"), "{new}");
+    let old = s_client(address, &["-servername", APP, "-tls1_2", "-brief"]).await;
+    assert!(old.contains("TLSv1.2"), "{old}");
+    assert!(old.contains("ECDHE-"), "{old}");
+    let older =
+        s_client(address, &["-servername", APP, "-tls1_1", "-cipher", "ALL:@SECLEVEL=0"]).await;
+    assert!(older.contains("Cipher is (NONE)"), "{older}");
+}
+
+#[tokio::test]
+async fn the_modern_profile_speaks_1_3_alone() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let config = crate::routed_to(&upstream.address()).section("[tls]\nprofile = \"modern\"");
+    let baton = Baton::start(config).await;
+    let old = s_client(baton.https_address(), &["-servername", APP, "-tls1_2"]).await;
+    assert!(old.contains("Cipher is (NONE)"), "{old}");
+    assert_eq!(baton.curl("https://app.test/").run().await.status, 200);
+}
+
+#[tokio::test]
+async fn alpn_that_fits_nothing_is_refused() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let said = s_client(baton.https_address(), &["-servername", APP, "-alpn", "gopher"]).await;
+    assert!(said.contains("no application protocol"), "{said}");
+}
+
+#[tokio::test]
+async fn the_certificate_follows_the_name() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let files = own_certificate("files.example.com");
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let config = Config::new()
+        .section(&format!(
+            "[[tls.certificate]]\ncert = {:?}\nkey = {:?}",
+            path("cert.pem"),
+            path("key.pem")
+        ))
+        .route(APP, &[upstream.address()])
+        .route("other.test", &[upstream.address()])
+        .route("files.example.com", &[upstream.address()]);
+    let baton = Baton::start(config).await;
+    assert_eq!(baton.curl("https://app.test/").run().await.status, 200);
+    assert_eq!(baton.curl("https://other.test/").run().await.status, 200);
+    let own = baton.curl("https://files.example.com/");
+    assert_eq!(own.arg("--cacert").arg(path("cert.pem")).run().await.status, 200);
+}
+
+#[tokio::test]
+async fn an_unknown_name_gets_the_default_certificate_and_503() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let refused = baton.curl("https://nobody.test/").run().await;
+    assert_eq!(refused.exit, 60, "curl does not trust it: {refused:?}");
+    let taken = baton.curl("https://nobody.test/any/path").arg("--insecure").run().await;
+    assert_eq!(taken.status, 503, "{taken:?}");
+}
+
+#[tokio::test]
+async fn strict_sni_refuses_the_handshake_of_an_unknown_name() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let config = crate::routed_to(&upstream.address()).section("[tls]\nstrict_sni = true");
+    let baton = Baton::start(config).await;
+    let said = s_client(baton.https_address(), &["-servername", "nobody.test"]).await;
+    assert!(said.contains("unrecognized name"), "{said}");
+    assert_eq!(baton.curl("https://app.test/").run().await.status, 200);
+}
+
+#[tokio::test]
+async fn a_host_beyond_the_certificate_of_the_connection_is_misdirected() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let config =
+        Config::new().route(APP, &[upstream.address()]).route("other.test", &[upstream.address()]);
+    let baton = Baton::start(config).await;
+    for version in ["--http2", "--http1.1"] {
+        let answer = baton
+            .curl("https://app.test/")
+            .arg(version)
+            .args(["-H", "Host: other.test"])
+            .run()
+            .await;
+        assert_eq!(answer.status, 421, "{version}: {answer:?}");
+    }
+    assert_eq!(upstream.requests(), 0);
+}
+
+/// `cert.pem` and `key.pem` of a self-signed certificate for this name.
+fn own_certificate(name: &str) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("temp dir");
+    let output = Command::new("openssl")
+        .args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
+        .args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")])
+        .args(["-days", "2", "-keyout", "key.pem", "-out", "cert.pem"])
+        .current_dir(directory.path())
+        .output()
+        .expect("openssl is installed");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    directory
+}

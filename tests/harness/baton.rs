@@ -1,0 +1,257 @@
+//! A running baton: the built binary with a state directory and ports of its own.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use baton_load::{Target, roots_from_pem};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustls::RootCertStore;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::binaries::baton_binary;
+use crate::config::Config;
+use crate::curl::Curl;
+use crate::wait::until;
+
+/// For start, stop and every change to be seen.
+const LIMIT: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(5);
+
+#[derive(Debug)]
+pub struct Baton {
+    directory: TempDir,
+    child: Child,
+    http: Option<SocketAddr>,
+    https: Option<SocketAddr>,
+}
+
+impl Baton {
+    /// Starts it and waits until it serves.
+    pub async fn start(config: Config) -> Self {
+        let mut baton = Self::spawn(&config);
+        baton.wait_ready().await;
+        baton
+    }
+
+    /// Starts it without waiting, for one that is not to become ready.
+    pub fn spawn(config: &Config) -> Self {
+        let directory = tempfile::Builder::new().prefix("baton-test-").tempdir().expect("temp dir");
+        write_config(directory.path(), config);
+        let log = |name| File::create(directory.path().join(name)).expect("log file");
+        let child = Command::new(baton_binary())
+            .arg("run")
+            .arg("--config")
+            .arg(directory.path().join("baton.toml"))
+            .stdin(Stdio::null())
+            .stdout(log("stdout"))
+            .stderr(log("stderr"))
+            .spawn()
+            .expect("baton starts");
+        Baton { directory, child, http: None, https: None }
+    }
+
+    async fn wait_ready(&mut self) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(status) = self.try_status_json().filter(|s| active(s).is_some()) {
+                self.http = listener(&status, "http");
+                self.https = listener(&status, "https");
+                return;
+            }
+            if let Some(status) = self.child.try_wait().expect("our child") {
+                panic!("baton ended with {status}:\n{}", self.stderr());
+            }
+            assert!(Instant::now() < deadline, "not ready:\n{}", self.stderr());
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    /// Replaces the configuration file and tells baton; what it says.
+    pub fn reconfigure(&self, config: &Config) -> Value {
+        self.write_config(config);
+        self.ask("POST", "/reload").expect("the admin socket answers")
+    }
+
+    /// Replaces the configuration file and tells nobody.
+    pub fn write_config(&self, config: &Config) {
+        write_config(self.directory(), config);
+    }
+
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("the kernel's pids fit")
+    }
+
+    /// The process that serves.
+    pub fn worker_pid(&self) -> i32 {
+        active(&self.status_json()).expect("an active generation")
+    }
+
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn config_file(&self) -> PathBuf {
+        self.directory().join("baton.toml")
+    }
+
+    pub fn control_socket(&self) -> PathBuf {
+        self.directory().join("control.sock")
+    }
+
+    pub fn ca_file(&self) -> PathBuf {
+        self.directory().join("state").join("local-ca").join("ca.pem")
+    }
+
+    pub fn roots(&self) -> Arc<RootCertStore> {
+        let pem = std::fs::read(self.ca_file()).expect("the local CA's file");
+        roots_from_pem(&pem).expect("the local CA's certificate")
+    }
+
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.expect("an http listener")
+    }
+
+    pub fn https_address(&self) -> SocketAddr {
+        self.https.expect("an https listener")
+    }
+
+    /// Plain HTTP to this host.
+    pub fn http(&self, host: &str) -> Target {
+        Target::plain(self.http_address(), host)
+    }
+
+    /// HTTPS to this host, which has to have a certificate of the local CA.
+    pub fn https(&self, host: &str) -> Target {
+        Target::tls(self.https_address(), host, self.roots())
+    }
+
+    /// curl, led to this baton whatever the host in the URL.
+    pub fn curl(&self, url: &str) -> Curl {
+        Curl::new(self, url)
+    }
+
+    pub fn status_json(&self) -> Value {
+        self.ask("GET", "/status").expect("the admin socket answers")
+    }
+
+    fn try_status_json(&self) -> Option<Value> {
+        self.ask("GET", "/status")
+    }
+
+    pub fn routes_json(&self) -> Value {
+        self.ask("GET", "/routes").expect("the admin socket answers")
+    }
+
+    fn ask(&self, method: &str, path: &str) -> Option<Value> {
+        let mut stream = UnixStream::connect(self.control_socket()).ok()?;
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: baton\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n")?;
+        serde_json::from_str(body).ok()
+    }
+
+    /// The upstreams that are in rotation for a host, over all its paths.
+    pub fn upstreams_up(&self, host: &str) -> usize {
+        let routes = self.routes_json();
+        let routes = routes["routes"].as_array().expect("a list of routes");
+        routes
+            .iter()
+            .filter(|route| route["host"] == host)
+            .flat_map(|route| route["upstreams"].as_array().expect("a list of upstreams"))
+            .filter(|upstream| upstream["state"] == "up")
+            .count()
+    }
+
+    /// Waits until so many upstreams of a host are in rotation.
+    pub async fn wait_up(&self, host: &str, count: usize) {
+        let what = format!("{count} upstreams of {host} up");
+        until(&what, LIMIT, async || (self.upstreams_up(host) == count).then_some(())).await;
+    }
+
+    /// Runs another `baton` command that talks to this one.
+    pub fn command(&self, arguments: &[&str]) -> std::process::Output {
+        Command::new(baton_binary())
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.control_socket())
+            .output()
+            .expect("baton starts")
+    }
+
+    pub fn stderr(&self) -> String {
+        std::fs::read_to_string(self.directory().join("stderr")).unwrap_or_default()
+    }
+
+    /// The access log.
+    pub fn stdout(&self) -> String {
+        std::fs::read_to_string(self.directory().join("stdout")).unwrap_or_default()
+    }
+
+    /// Waits until the controller has said this on stderr.
+    pub async fn wait_said(&self, text: &str) {
+        until(&format!("`{text}` in the log"), LIMIT, async || {
+            self.stderr().contains(text).then_some(())
+        })
+        .await;
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("it is running");
+    }
+
+    /// SIGTERM, and its end.
+    pub async fn stop(mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.ended().await
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn ended(&mut self) -> ExitStatus {
+        until("baton's end", LIMIT, async || self.child.try_wait().expect("our child")).await
+    }
+}
+
+impl Drop for Baton {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::SIGTERM);
+            let deadline = Instant::now() + LIMIT;
+            while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
+                std::thread::sleep(POLL);
+            }
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+        if std::thread::panicking() {
+            eprintln!("--- what baton said\n{}---", self.stderr());
+        }
+    }
+}
+
+fn write_config(directory: &Path, config: &Config) {
+    let path = directory.join("baton.toml");
+    std::fs::write(path, config.text(directory)).expect("the configuration file");
+}
+
+/// The pid of the active generation.
+fn active(status: &Value) -> Option<i32> {
+    let generations = status["generations"].as_array()?;
+    let active = generations.iter().find(|generation| generation["state"] == "active")?;
+    i32::try_from(active["pid"].as_i64()?).ok()
+}
+
+fn listener(status: &Value, kind: &str) -> Option<SocketAddr> {
+    let listeners = status["listeners"].as_array()?;
+    let listener = listeners.iter().find(|listener| listener["kind"] == kind)?;
+    listener["address"].as_str()?.parse().ok()
+}

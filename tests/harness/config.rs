@@ -1,0 +1,82 @@
+//! A configuration file in the making.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+/// Free ports of 127.0.0.1, no Docker and no access log, unless said otherwise.
+#[derive(Debug, Clone)]
+pub struct Config {
+    listen: String,
+    docker: String,
+    top: String,
+    sections: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listen: "http = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]".to_owned(),
+            docker: "enabled = false".to_owned(),
+            top: String::new(),
+            sections: String::new(),
+        }
+    }
+}
+
+impl Config {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Routes a host to these upstreams.
+    #[must_use]
+    pub fn route(self, host: &str, upstreams: &[impl ToString]) -> Self {
+        self.route_with(host, upstreams, "")
+    }
+
+    /// The same, with more keys of `[[route]]`.
+    #[must_use]
+    pub fn route_with(self, host: &str, upstreams: &[impl ToString], more: &str) -> Self {
+        let upstreams: Vec<String> = upstreams.iter().map(ToString::to_string).collect();
+        self.section(&format!("[[route]]\nhost = {host:?}\nupstreams = {upstreams:?}\n{more}"))
+    }
+
+    /// Watches the Docker behind this endpoint.
+    #[must_use]
+    pub fn docker(mut self, endpoint: &str) -> Self {
+        self.docker = format!("enabled = true\nendpoint = {endpoint:?}");
+        self
+    }
+
+    /// The keys of `[listen]`.
+    #[must_use]
+    pub fn listen(mut self, keys: &str) -> Self {
+        keys.clone_into(&mut self.listen);
+        self
+    }
+
+    /// A key at the top, such as `threads = 1`.
+    #[must_use]
+    pub fn top(mut self, line: &str) -> Self {
+        writeln!(self.top, "{line}").expect("a string takes what it is given");
+        self
+    }
+
+    /// A section with its keys, such as `[limits]`.
+    #[must_use]
+    pub fn section(mut self, text: &str) -> Self {
+        writeln!(self.sections, "\n{text}").expect("a string takes what it is given");
+        self
+    }
+
+    pub(crate) fn text(&self, directory: &Path) -> String {
+        let Config { listen, docker, top, sections } = self;
+        let log = if sections.contains("[log]") { "" } else { "\n[log]\naccess = \"off\"\n" };
+        format!(
+            "state_dir = {:?}\ncontrol_socket = {:?}\n{top}\n[listen]\n{listen}\n\n\
+             [docker]\n{docker}\n{log}{sections}",
+            directory.join("state"),
+            directory.join("control.sock"),
+        )
+    }
+}

@@ -1,1 +1,249 @@
-//! `baton demo`: the tour; needs nothing installed.
+//! `baton demo`: the tour; needs nothing installed and no root.
+//!
+//! A real controller and worker on free ports of 127.0.0.1, three upstreams inside this process, and
+//! a load on them that counts what a client feels while a route is added and another removed.
+
+mod configuration;
+mod controller;
+mod table;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use baton_load::{Kind, Load, Report, Running, Target, Upstream, roots_from_pem};
+use indicatif::{ProgressBar, ProgressStyle};
+use rustls::RootCertStore;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use configuration::Demo;
+use controller::Controller;
+
+/// Where the load goes.
+const HOST: &str = "app.localhost";
+/// The route that comes and goes under it.
+const EXTRA_HOST: &str = "extra.localhost";
+const UPSTREAMS: [&str; 3] = ["one", "two", "three"];
+/// For a route that was added to answer, and for one that was removed to stop answering.
+const CHANGE_LIMIT: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
+/// Shorter than this, nothing is shown.
+const MIN_SECONDS: u64 = 2;
+
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Keep running after the tour, until Ctrl-C.
+    pub stay: bool,
+    /// How long the load lasts.
+    pub seconds: u64,
+}
+
+/// Runs the tour; true when nothing failed.
+///
+/// # Errors
+/// When it cannot be set up, or the controller does not do what it is told, or at Ctrl-C before the
+/// end.
+pub fn run(options: &Options) -> anyhow::Result<bool> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut end = End::new()?;
+        let stage = tokio::select! {
+            stage = Stage::set_up() => stage?,
+            () = end.asked() => bail!("interrupted"),
+        };
+        let clean = tokio::select! {
+            clean = under_load(&stage, options) => clean,
+            () = end.asked() => bail!("interrupted"),
+        };
+        let clean = clean.map_err(|error| error.context(stage.controller.last_words()))?;
+        if options.stay {
+            print_what_to_try(&stage);
+            end.asked().await;
+        }
+        stage.controller.stop().await?;
+        Ok(clean)
+    })
+}
+
+/// Somebody wants it to end: Ctrl-C, or SIGTERM.
+struct End {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl End {
+    fn new() -> std::io::Result<Self> {
+        Ok(End {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// Everything that runs. The controller first, so that it ends before what it stands in front of.
+struct Stage {
+    controller: Controller,
+    demo: Demo,
+    _upstreams: Vec<Upstream>,
+}
+
+impl Stage {
+    async fn set_up() -> anyhow::Result<Self> {
+        let mut upstreams = Vec::new();
+        for name in UPSTREAMS {
+            upstreams.push(Upstream::start(name).await.context("upstream")?);
+        }
+        let demo = Demo::new(upstreams.iter().map(Upstream::address).collect())?;
+        demo.write(false)?;
+        let controller = Controller::start(&demo).await?;
+        println!("controller and worker are up: {}, {}", controller.http, controller.https);
+        Ok(Stage { controller, demo, _upstreams: upstreams })
+    }
+}
+
+async fn under_load(stage: &Stage, options: &Options) -> anyhow::Result<bool> {
+    let Stage { controller, demo, .. } = stage;
+    let roots = roots_from_pem(&std::fs::read(demo.ca_file()).context("the local CA's file")?)?;
+    let load = load(controller, roots.clone());
+    let time = Duration::from_secs(options.seconds.max(MIN_SECONDS));
+    let outcome = {
+        let bar = Bar::new(time);
+        tokio::select! {
+            changed = change_routes(demo, controller, roots, time, &bar) => changed,
+            never = bar.follow(&load) => match never {},
+        }
+    };
+    let report = load.stop().await;
+    print!("{}", table::draw(&report));
+    print_first_failures(&report);
+    outcome?;
+    Ok(report.failed() == 0)
+}
+
+/// Small enough for a laptop: the tour shows that nothing is lost, not how fast it is.
+fn load(controller: &Controller, roots: Arc<RootCertStore>) -> Running {
+    Load::new(Target::tls(controller.https, HOST, roots))
+        .clients(Kind::Http1KeepAlive, 8)
+        .clients(Kind::Http1Fresh, 4)
+        .clients(Kind::Http2 { streams: 8 }, 2)
+        .clients(Kind::WebSocket, 4)
+        .start()
+}
+
+/// Adds a route after a third of the time and removes it after two.
+async fn change_routes(
+    demo: &Demo,
+    controller: &Controller,
+    roots: Arc<RootCertStore>,
+    time: Duration,
+    bar: &Bar,
+) -> anyhow::Result<()> {
+    let began = Instant::now();
+    let extra = Target::tls(controller.https, EXTRA_HOST, roots);
+    sleep_until(began + time / 3).await;
+    let took = change(demo, controller, &extra, true).await?;
+    bar.say(&format!("route {EXTRA_HOST} added under load, live after {} ms", took.as_millis()));
+    sleep_until(began + time * 2 / 3).await;
+    let took = change(demo, controller, &extra, false).await?;
+    bar.say(&format!("route {EXTRA_HOST} removed under load, gone after {} ms", took.as_millis()));
+    sleep_until(began + time).await;
+    Ok(())
+}
+
+/// Writes the configuration, reloads, and waits until a client sees the difference.
+async fn change(
+    demo: &Demo,
+    controller: &Controller,
+    extra: &Target,
+    there: bool,
+) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    demo.write(there)?;
+    controller.reload().await?;
+    while answers(extra).await != there {
+        if began.elapsed() > CHANGE_LIMIT {
+            let verb = if there { "does not answer" } else { "still answers" };
+            bail!("{EXTRA_HOST} {verb} {} s after the reload", CHANGE_LIMIT.as_secs());
+        }
+        sleep(POLL).await;
+    }
+    Ok(began.elapsed())
+}
+
+async fn answers(target: &Target) -> bool {
+    let report =
+        Load::new(target.clone()).clients(Kind::Http1Fresh, 1).requests(1).start().finish().await;
+    report.failed() == 0
+}
+
+fn print_first_failures(report: &Report) {
+    for (kind, felt) in &report.kinds {
+        for first in &felt.first_failures {
+            println!("{kind}, after {:.3} s: {}", first.at.as_secs_f64(), first.failure);
+        }
+    }
+}
+
+/// A progress bar that moves with the clock and says what the load felt so far.
+struct Bar {
+    bar: ProgressBar,
+    began: Instant,
+}
+
+impl Bar {
+    fn new(time: Duration) -> Self {
+        let bar = ProgressBar::new(time.as_millis() as u64);
+        let style = ProgressStyle::with_template("{bar:40} {msg}").expect("a fixed template");
+        bar.set_style(style);
+        Bar { bar, began: Instant::now() }
+    }
+
+    /// Above the bar on a terminal, and a line of its own where there is none.
+    fn say(&self, text: &str) {
+        self.bar.suspend(|| println!("{text}"));
+    }
+
+    async fn follow(&self, load: &Running) -> std::convert::Infallible {
+        loop {
+            let report = load.snapshot();
+            self.bar.set_position(self.began.elapsed().as_millis() as u64);
+            let (requests, failed) = (report.requests(), report.failed());
+            self.bar.set_message(format!("{requests} requests, {failed} failed"));
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+fn print_what_to_try(stage: &Stage) {
+    let Stage { controller, demo, .. } = stage;
+    let (port, ca) = (controller.https.port(), demo.ca_file().display().to_string());
+    println!("\nThe local CA is {ca}. Try:\n");
+    for (options, path) in
+        [("", "/"), ("", "/headers"), ("-N ", "/sse?n=5&ms=500"), ("-d hello ", "/echo")]
+    {
+        println!(
+            "  curl {options}--cacert {ca} --resolve {HOST}:{port}:127.0.0.1 \
+             'https://{HOST}:{port}{path}'"
+        );
+    }
+    let socket = demo.control_socket().display().to_string();
+    for path in ["status", "routes"] {
+        println!("  curl --unix-socket {socket} http://baton/{path}");
+    }
+    println!("\nThe routes are in {}: change them, then\n", demo.config_file().display());
+    println!("  curl --unix-socket {socket} -X POST http://baton/reload\n\nCtrl-C ends it.");
+}

@@ -173,3 +173,131 @@ async fn ask(client: &Client, id: String) -> (String, Result<Inspected, ClientEr
     let answer = client.inspect(&id).await;
     (id, answer)
 }
+
+#[cfg(test)]
+mod tests {
+    //! Against a daemon of a later version than there is, which only a script can be.
+
+    use std::path::Path;
+
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio::sync::mpsc;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    const LIST: &str = r#"[{"Id": "old", "State": "running"}, {"Id": "new", "State": "dreaming"},
+        {"Id": "gone", "State": "running"}]"#;
+    const VERSION: &str = r#"{"Version": "99.0", "ApiVersion": "9.99", "Dreams": {}}"#;
+    const KILLED: &str = r#"{"Type": "container", "Action": "kill", "Dreams": 1,
+        "Actor": {"ID": "old", "Attributes": {"signal": "15"}}}"#;
+
+    fn inspect(state: &str) -> String {
+        format!(
+            r#"{{"Name": "/{state}", "State": {{"Status": "{state}", "Running": true}},
+                 "Config": {{"Env": ["VIRTUAL_HOST=a.test", "PASSWORD=x"]}}}}"#
+        )
+    }
+
+    /// A daemon at `socket`, until its events are dropped.
+    fn daemon(socket: &Path) -> mpsc::UnboundedSender<&'static str> {
+        // What a daemon before left there.
+        let _absent = std::fs::remove_file(socket);
+        let listener = UnixListener::bind(socket).expect("bind");
+        let (events, mut follow) = mpsc::unbounded_channel::<&'static str>();
+        tokio::spawn(async move {
+            let mut follower = None;
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => {
+                        let (stream, _) = accepted.expect("accept");
+                        follower = serve(stream).await.or(follower);
+                    }
+                    event = follow.recv(), if follower.is_some() => {
+                        let Some(event) = event else { return };
+                        let stream: &mut UnixStream = follower.as_mut().expect("just asked");
+                        stream.write_all(event.replace('\n', "").as_bytes()).await.expect("event");
+                        stream.write_all(b"\n").await.expect("event");
+                    }
+                }
+            }
+        });
+        events
+    }
+
+    /// Answers one request; gives the stream back when it asks for events.
+    async fn serve(stream: UnixStream) -> Option<UnixStream> {
+        let mut stream = BufReader::new(stream);
+        let mut request = String::new();
+        while !request.ends_with("\r\n\r\n") {
+            stream.read_line(&mut request).await.expect("request");
+        }
+        let mut stream = stream.into_inner();
+        let path = request.split([' ', '?']).nth(1).expect("path");
+        let (status, body) = match path {
+            "/events" => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.expect("head");
+                return Some(stream);
+            }
+            "/_ping" => (200, "OK".to_owned()),
+            "/version" => (200, VERSION.to_owned()),
+            "/containers/json" => (200, LIST.to_owned()),
+            "/containers/old/json" => (200, inspect("running")),
+            "/containers/new/json" => (200, inspect("dreaming")),
+            _ => (404, r#"{"message": "no such container"}"#.to_owned()),
+        };
+        let head = format!("HTTP/1.1 {status} -\r\nContent-Length: {}\r\n\r\n", body.len());
+        stream.write_all((head + &body).as_bytes()).await.expect("answer");
+        None
+    }
+
+    async fn until(
+        receiver: &mut watch::Receiver<Arc<Containers>>,
+        condition: impl FnMut(&Arc<Containers>) -> bool,
+    ) -> Arc<Containers> {
+        let seen = timeout(Duration::from_secs(10), receiver.wait_for(condition));
+        seen.await.expect("in time").expect("watch runs").clone()
+    }
+
+    #[tokio::test]
+    async fn a_daemon_of_tomorrow_costs_one_container_and_a_lost_one_none() {
+        let directory = tempfile::tempdir().expect("tempdir");
+        let socket = directory.path().join("docker.sock");
+        let endpoint = Some(format!("unix://{}", socket.display()));
+        let (watch, mut receiver) =
+            Watch::start(&config::Docker { enabled: true, endpoint: endpoint.clone() });
+        let absent = until(&mut receiver, |seen| seen.status.error.is_some()).await;
+        assert_eq!(Some(&absent.status.endpoint), endpoint.as_ref());
+
+        let events = daemon(&socket);
+        let first = until(&mut receiver, |seen| seen.status.connected).await;
+        assert_eq!(first.status.error, None);
+        assert_eq!(first.list.len(), 1);
+        assert_eq!(first.list[0].name, "running");
+        assert_eq!(first.list[0].env.keys().collect::<Vec<_>>(), ["VIRTUAL_HOST"]);
+        assert_eq!(first.unreadable.len(), 1);
+        assert_eq!(first.unreadable[0].0, "dreaming");
+
+        events.send(KILLED).expect("daemon runs");
+        let killed = until(&mut receiver, |seen| seen.list[0].stopping).await;
+        assert!(killed.status.connected);
+
+        drop(events);
+        let lost = until(&mut receiver, |seen| !seen.status.connected).await;
+        assert!(lost.status.error.is_some());
+        assert_eq!(lost.list, killed.list);
+
+        let _events = daemon(&socket);
+        let again = until(&mut receiver, |seen| seen.status.connected).await;
+        assert_eq!(again.list, killed.list);
+        watch.stop().await;
+    }
+
+    #[tokio::test]
+    async fn switched_off_it_knows_nothing() {
+        let (watch, receiver) = Watch::start(&config::Docker { enabled: false, endpoint: None });
+        assert_eq!(**receiver.borrow(), Containers::default());
+        watch.stop().await;
+    }
+}

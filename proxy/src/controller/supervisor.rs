@@ -169,6 +169,24 @@ impl Handle {
     }
 }
 
+#[cfg(test)]
+impl Handle {
+    /// Of a worker that applied snapshot 1 and tells nothing else.
+    pub(super) fn silent() -> Self {
+        let status = Status {
+            state: State::Active,
+            pid: Some(2),
+            started: SystemTime::UNIX_EPOCH,
+            ready_after: Duration::from_millis(3),
+            applied: 1,
+            deaths: 0,
+            last_death: None,
+            respawn_delay: Duration::ZERO,
+        };
+        Handle { generation: 1, orders: mpsc::channel(1).0, status: watch::channel(status).1 }
+    }
+}
+
 /// Owns the process that serves, and replaces it when it dies unasked.
 struct Supervisor {
     generation: Generation,

@@ -62,7 +62,7 @@ pub fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, AskError> {
     serde_json::from_slice(answer).map_err(|e| AskError::Unreadable(e.to_string()))
 }
 
-async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Bytes, AskError> {
+pub(super) async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Bytes, AskError> {
     let stream = UnixStream::connect(socket).await.map_err(|e| explain(socket, e))?;
     let request = Request::builder()
         .method(method)

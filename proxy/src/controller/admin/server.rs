@@ -200,3 +200,79 @@ fn json(status: StatusCode, answer: &impl Serialize) -> Answer {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::client::{AskError, exchange, parse};
+    use super::*;
+    use tempfile::TempDir;
+
+    struct Running {
+        directory: TempDir,
+        server: Server,
+        reloads: mpsc::Receiver<ReloadRequest>,
+    }
+
+    impl Running {
+        fn start() -> Self {
+            let directory = tempfile::tempdir().expect("tempdir");
+            let socket = ControlSocket::claim(&directory.path().join("s")).expect("claim");
+            let (requests, reloads) = mpsc::channel(1);
+            let sources = Sources {
+                started: SystemTime::UNIX_EPOCH,
+                listeners: vec![],
+                worker: Handle::silent(),
+                view: watch::channel(Arc::default()).1,
+                reloads: requests,
+            };
+            Running { directory, server: Server::start(socket, sources), reloads }
+        }
+
+        async fn ask(&self, method: Method, path: &str) -> Result<Bytes, AskError> {
+            exchange(&self.directory.path().join("s"), method, path).await
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_what_is_asked_and_says_what_can_be() {
+        let running = Running::start();
+        let body = running.ask(Method::GET, "/status").await.expect("status");
+        let status: Status = parse(&body).expect("status");
+        assert_eq!(status.pid, std::process::id());
+        assert_eq!(status.generations[0].ms_to_ready, 3);
+        assert_eq!(running.ask(Method::GET, "/certs").await.expect("certs"), "[]\n");
+        for (method, path, want) in [
+            (Method::GET, "/", "ask /status, /routes, /certs or /reload"),
+            (Method::GET, "/reload", "GET /status, /routes and /certs; POST /reload"),
+        ] {
+            let error = running.ask(method, path).await.expect_err("refused");
+            assert_eq!(error.to_string(), want);
+        }
+        let path = running.directory.path().join("s");
+        running.server.stop().await;
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_reload_answers_what_the_controller_says() {
+        let mut running = Running::start();
+        let reloaded = Reloaded { changes: vec![], warnings: vec![], snapshot: 1 };
+        let refused =
+            Refused { error: "no".to_owned(), reasons: vec!["a".to_owned(), "b".to_owned()] };
+        for answer in [Ok(reloaded), Err(refused)] {
+            let request = running.reloads.recv();
+            let socket = running.directory.path().join("s");
+            let (asked, ()) = tokio::join!(exchange(&socket, Method::POST, "/reload"), async {
+                request.await.expect("request").send(answer.clone()).expect("waiting");
+            });
+            match answer {
+                Ok(want) => {
+                    assert_eq!(parse::<Reloaded>(&asked.expect("reloaded")).expect("json"), want);
+                }
+                Err(_) => {
+                    assert_eq!(asked.expect_err("refused").to_string(), "no\n  a\n  b");
+                }
+            }
+        }
+    }
+}

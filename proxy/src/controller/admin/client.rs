@@ -19,20 +19,20 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    #[error("baton is not running: nobody listens on {}: start it with `baton run`, or name its \
-        socket with --socket", .0.display())]
+    #[error("not running: nobody listens on {}: start it with `baton run`, or name its socket with \
+        --socket", .0.display())]
     NotRunning(PathBuf),
     #[error("{}: permission denied: ask as root, or as the user that baton runs as", .0.display())]
     Denied(PathBuf),
     #[error("{path}: {source}", path = path.display())]
     Connect { path: PathBuf, source: io::Error },
-    #[error("baton does not answer within {} s: see its log", ANSWER_LIMIT.as_secs())]
+    #[error("no answer within {} s: see the log of `baton run`", ANSWER_LIMIT.as_secs())]
     TimedOut,
-    #[error("baton hung up: {0}")]
+    #[error("no answer: {0}")]
     Request(#[from] RequestError),
     #[error("{}", refusal(.0))]
     Refused(Refused),
-    #[error("baton answers what this version cannot read: {0}: ask with --json")]
+    #[error("the answer is of another version: {0}: ask with --json")]
     Unreadable(String),
     #[error("runtime: {0}")]
     Runtime(#[source] io::Error),
@@ -107,8 +107,8 @@ mod tests {
         let error = ask(Path::new("/nonexistent/c.sock"), Method::GET, "/status");
         assert_eq!(
             error.expect_err("nobody listens").to_string(),
-            "baton is not running: nobody listens on /nonexistent/c.sock: start it with `baton \
-             run`, or name its socket with --socket"
+            "not running: nobody listens on /nonexistent/c.sock: start it with `baton run`, or name \
+             its socket with --socket"
         );
     }
 }

@@ -21,7 +21,8 @@ pub fn run(command: &mut Command, interrupt: &Interrupt) -> Result<()> {
     if interrupt.happened() {
         bail!("interrupted");
     }
-    let program = command.get_program().to_string_lossy().into_owned();
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default();
+    let program = program.to_string_lossy().into_owned();
     let mut group =
         Group::spawn(command).with_context(|| format!("{program} could not be started"))?;
     match group.wait(interrupt)? {

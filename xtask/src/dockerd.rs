@@ -293,13 +293,9 @@ fn addresses() -> Vec<(String, Ipv4Addr)> {
         .collect()
 }
 
-/// busybox has it too, and is there in any case, because images are made of it.
 fn ip(arguments: &[&str]) -> Result<()> {
-    let (program, applet) = match find("ip") {
-        Some(ip) => (ip, None),
-        None => (find("busybox").context("neither ip nor busybox is installed")?, Some("ip")),
-    };
-    let output = Command::new(program).args(applet).args(arguments).output().context("ip")?;
+    let program = find("ip").context("ip is not installed")?;
+    let output = Command::new(program).args(arguments).output().context("ip")?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         bail!("ip {}: {}", arguments.join(" "), said.trim());

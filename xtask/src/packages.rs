@@ -29,21 +29,26 @@ pub fn ensure(need_dockerd: bool, install: bool, interrupt: &Interrupt) -> Resul
         println!("apt-get update: {error}; trying with the index that is there");
     }
     run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(&missing), interrupt)
-        .with_context(|| format!("installing {names}"))
+        .with_context(|| format!("installing {names}"))?;
+    match self::missing(need_dockerd).as_slice() {
+        [] => Ok(()),
+        still => bail!("installed, and still without what is expected of {}", still.join(" ")),
+    }
 }
 
+/// Packages, each once.
 fn missing(need_dockerd: bool) -> Vec<&'static str> {
-    let program = |name, package| find(name).is_none().then_some(package);
-    [
-        (need_dockerd.then(|| program("dockerd", "docker.io")).flatten()),
-        program("curl", "curl"),
-        program("openssl", "openssl"),
-        program("h2load", "nghttp2-client"),
-        find("busybox").is_none_or(|path| !is_static(path)).then_some("busybox-static"),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    let without = |program, package| find(program).is_none().then_some(package);
+    let docker = without("docker", "docker.io");
+    let dockerd = without("dockerd", "docker.io").filter(|_| need_dockerd);
+    let busybox = find("busybox").is_none_or(|path| !is_static(path)).then_some("busybox-static");
+    let rest = [
+        without("curl", "curl"),
+        without("openssl", "openssl"),
+        without("h2load", "nghttp2-client"),
+        without("ip", "iproute2"),
+    ];
+    [docker.or(dockerd), busybox].into_iter().chain(rest).flatten().collect()
 }
 
 /// Images are made of this one file: it must need no library. A file that names a dynamic loader

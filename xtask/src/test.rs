@@ -59,8 +59,9 @@ fn unit_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
 }
 
 fn black_box_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
-    // The product alone, with the features that its users get.
-    let build = ["build", "--package", "baton-proxy", "--bin", "baton"];
+    // The product and the upstream of its tests, with the features that users get, not those that
+    // the whole workspace would choose.
+    let build = ["build", "--package", "baton-proxy", "--package", "baton-load", "--bins"];
     if steps.take("build", || run(cargo().args(build), interrupt)).is_none() {
         return;
     }

@@ -146,7 +146,16 @@ impl End {
                 *into = before.split();
                 Poll::Ready(Ok(into.len()))
             }
-            End::Stream { transport, .. } => poll_read_some(transport, cx, into, CHUNK),
+            End::Stream { transport, .. } => {
+                match ready!(poll_read_some(transport, cx, into, CHUNK)) {
+                    // An end of TLS without close_notify: what is inside the tunnel knows by itself
+                    // whether it was complete.
+                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                        Poll::Ready(Ok(0))
+                    }
+                    read => Poll::Ready(read),
+                }
+            }
             End::Http2 { receiving, .. } => loop {
                 match ready!(receiving.poll_part(cx)).map_err(io::Error::other)? {
                     Some(Part::Data(data)) if data.is_empty() => {}

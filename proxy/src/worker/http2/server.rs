@@ -241,7 +241,9 @@ async fn serve_stream(
     };
     let mut client = Http2Client { respond, sending: None, receiving: Receiving::new(stream) };
     match request::serve(&local, &peer, &head, &mut client).await {
-        Outcome::Done => client.end(),
+        // A request body that is still coming is not wanted any more: dropped with the stream, h2
+        // says NO_ERROR once the response is out (RFC 9113 section 8.1).
+        Outcome::Done => {}
         Outcome::Broken => client.reset(),
         Outcome::Switched(switch) => {
             let Some(end) = client.into_tunnel(&switch.head) else { return };
@@ -334,14 +336,6 @@ struct Http2Client {
 }
 
 impl Http2Client {
-    /// The response is out. A request body that is still coming is not wanted any more (RFC 9113
-    /// section 8.1).
-    fn end(&mut self) {
-        if !self.receiving.is_done() {
-            self.respond.send_reset(Reason::NO_ERROR);
-        }
-    }
-
     fn reset(&mut self) {
         self.respond.send_reset(Reason::INTERNAL_ERROR);
     }

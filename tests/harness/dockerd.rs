@@ -83,6 +83,7 @@ impl Drop for Dockerd {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "polls a condition, on a thread for blocking work")]
 fn wait(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !done() {
@@ -103,8 +104,12 @@ impl Bridge {
         // so that two runs do not meet.
         let id = std::process::id();
         let name = format!("bt{id}");
-        let address = format!("10.213.{}.1/24", id % 250 + 1);
-        ip(&["link", "add", "name", &name, "type", "bridge"]);
+        let third = id % 250 + 1;
+        let address = format!("10.213.{third}.1/24");
+        // Its own hardware address: without one a bridge takes the lowest of its ports, and changes
+        // it as containers come and go, so that packets of the others are lost for seconds.
+        let hardware = format!("02:42:0a:d5:{third:02x}:01");
+        ip(&["link", "add", "name", &name, "address", &hardware, "type", "bridge"]);
         let bridge = Bridge { name };
         ip(&["address", "add", &address, "dev", &bridge.name]);
         ip(&["link", "set", &bridge.name, "up"]);

@@ -258,7 +258,10 @@ impl Bridge {
         let network = NETWORKS.into_iter().find(is_free).context("no free network for Docker")?;
         // At most 15 bytes (IFNAMSIZ).
         let bridge = Bridge { name: format!("baton{}", std::process::id()), network };
-        ip(&["link", "add", "name", &bridge.name, "type", "bridge"])?;
+        // Its own hardware address: without one a bridge takes the lowest of its ports, and changes
+        // it as containers come and go, so that packets of the others are lost for seconds.
+        let hardware = format!("02:42:ac:{network:02x}:00:01");
+        ip(&["link", "add", "name", &bridge.name, "address", &hardware, "type", "bridge"])?;
         ip(&["addr", "add", &format!("172.{network}.0.1/17"), "dev", &bridge.name])?;
         ip(&["link", "set", &bridge.name, "up"])?;
         Ok(bridge)

@@ -27,6 +27,16 @@ const MAX_UNREAD: u64 = 4 << 20;
 pub(super) async fn serve(
     mut wire: Wire<Stream>,
     shared: Arc<Shared>,
+    draining: watch::Receiver<bool>,
+) -> Result<(), Gone> {
+    serve_requests(&mut wire, &shared, draining).await?;
+    // Over TLS the end has to be said: without it, it looks as if somebody had cut the stream.
+    Ok(wire.stream.shutdown().await?)
+}
+
+async fn serve_requests(
+    wire: &mut Wire<Stream>,
+    shared: &Shared,
     mut draining: watch::Receiver<bool>,
 ) -> Result<(), Gone> {
     loop {
@@ -41,8 +51,8 @@ pub(super) async fn serve(
             shared.requests.fetch_add(1, Relaxed);
             return websocket(wire, &request, &shared.name, draining).await;
         }
-        let mut exchange = Http1::new(&mut wire, request, draining.clone())?;
-        endpoints::answer(&shared, &mut exchange).await?;
+        let mut exchange = Http1::new(wire, request, draining.clone())?;
+        endpoints::answer(shared, &mut exchange).await?;
         if !exchange.can_be_followed().await? {
             return Ok(());
         }
@@ -212,7 +222,7 @@ impl Exchange for Http1<'_> {
 }
 
 async fn websocket(
-    mut wire: Wire<Stream>,
+    wire: &mut Wire<Stream>,
     request: &Request,
     name: &str,
     mut draining: watch::Receiver<bool>,
@@ -225,9 +235,9 @@ async fn websocket(
     );
     wire.stream.write_all(head.as_bytes()).await?;
     wire.stream.flush().await?;
+    let early = wire.buffer.split().into();
     let mut socket =
-        WebSocketStream::from_partially_read(wire.stream, wire.buffer.into(), Role::Server, None)
-            .await;
+        WebSocketStream::from_partially_read(&mut wire.stream, early, Role::Server, None).await;
     loop {
         tokio::select! {
             message = socket.next() => match message {

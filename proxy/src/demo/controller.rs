@@ -108,13 +108,14 @@ impl Controller {
         // Without an id it has ended and was waited for: there is nobody to tell.
         if let Some(id) = self.child.id() {
             let pid = Pid::from_raw(i32::try_from(id).expect("the kernel's pids fit"));
-            drop(kill(pid, Signal::SIGTERM));
+            let _gone_already = kill(pid, Signal::SIGTERM);
         }
     }
 }
 
 impl Drop for Controller {
     /// However the tour ends, the worker is not left behind: the controller takes it along.
+    #[expect(clippy::disallowed_methods, reason = "drop cannot await, and nothing else runs then")]
     fn drop(&mut self) {
         self.terminate();
         let began = Instant::now();

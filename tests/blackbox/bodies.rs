@@ -1,5 +1,6 @@
 //! Bodies in both directions: whole, in time, and without being kept.
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use baton_load::{Cause, Protocol, download, upload};
@@ -92,18 +93,32 @@ async fn an_upstream_that_dies_within_a_body_is_felt_as_a_cut_and_not_as_an_end(
 #[tokio::test]
 async fn an_upload_that_is_refused_early_gets_its_answer() {
     let (baton, _upstream) = in_front_of_one().await;
-    let body = tempfile::NamedTempFile::new().expect("temp file");
-    std::fs::write(body.path(), baton_load::pattern::bytes(200_000)).expect("temp file");
-    for version in ["--http1.1", "--http2"] {
-        let answer = baton
-            .curl("https://app.test/status?code=403")
-            .arg(version)
-            .arg("--data-binary")
-            .arg(format!("@{}", body.path().display()))
-            .run()
-            .await;
-        assert_eq!(answer.status, 403, "{version}: {answer:?}");
-    }
+    let mut file = tempfile::NamedTempFile::new().expect("temp file");
+    file.write_all(&baton_load::pattern::bytes(200_000)).expect("temp file");
+    let body = format!("@{}", file.path().display());
+    let curl = baton.curl("https://app.test/status?code=403").args(["--http1.1"]);
+    let answer = curl.args(["--data-binary", &body]).run().await;
+    assert_eq!(answer.status, 403, "{answer:?}");
+}
+
+// Not by curl: 7.88 loses an answer that comes in one read with the RST_STREAM after it.
+#[tokio::test]
+async fn an_upload_over_http2_that_is_refused_early_gets_its_answer() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let stream = baton.https(APP).connect("h2").await.expect("connection");
+    let (requests, connection) = h2::client::handshake(stream).await.expect("handshake");
+    let driver = tokio::spawn(connection);
+    let mut requests = requests.ready().await.expect("ready");
+    let request = http::Request::post(format!("https://{APP}/status?code=403")).body(());
+    let request = request.expect("request");
+    let (response, mut upload) = requests.send_request(request, false).expect("open");
+    upload.send_data(baton_load::pattern::piece(0, 50_000), false).expect("send");
+    let (head, mut body) = response.await.expect("response").into_parts();
+    assert_eq!(head.status, 403);
+    assert_eq!(body.data().await.expect("open").expect("data"), "403\n");
+    let reset = std::future::poll_fn(|cx| upload.poll_reset(cx)).await;
+    assert_eq!(reset.expect("told to stop"), h2::Reason::NO_ERROR);
+    driver.abort();
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use baton_tests::{Baton, Config, Docker, Dockerd, until};
 use nix::unistd::Uid;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{http_kinds, more_requests, nobody_felt_anything};
 
@@ -89,15 +90,21 @@ async fn a_request_in_progress_finishes_while_its_container_stops() {
     let host = "slow.test";
     let stops = docker.run("stops", &[("VIRTUAL_HOST", host)], &[]);
     baton.wait_up(host, 1).await;
-    let slow = tokio::spawn(baton.curl("https://slow.test/slow?ms=2000").run());
-    until("the slow request", LIMIT, async || {
-        let counters = &baton.status_json()["generations"][0]["counters"];
-        (counters["requests_active"].as_u64() == Some(1)).then_some(())
-    })
-    .await;
+    let mut stream = baton.https(host).connect("http/1.1").await.expect("connection");
+    let request =
+        format!("GET /sse?n=4&ms=500 HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("baton reads");
+    let mut seen = String::new();
+    while !seen.contains("data: event 0\n") {
+        let mut buffer = [0; 4096];
+        let length = stream.read(&mut buffer).await.expect("open");
+        assert!(length > 0, "{seen}");
+        seen += &String::from_utf8_lossy(&buffer[..length]);
+    }
     stops.stop().await;
-    let answer = slow.await.expect("no panic");
-    assert_eq!((answer.status, answer.exit), (200, 0), "{answer:?}");
+    let end = stream.read_to_string(&mut seen).await;
+    assert!(end.is_ok(), "{end:?} after {seen}");
+    assert!(seen.contains("data: event 3\n"), "{seen}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -41,8 +41,8 @@ async fn h2load_finds_every_request_answered() {
     let h2load = move || {
         Command::new("h2load")
             .args(["--requests", "5000", "--clients", "10", "--max-concurrent-streams", "20"])
-            .args(["--header", &format!(":authority: {APP}"), "--sni", APP])
-            .arg(format!("https://{address}/bytes?n=1000"))
+            .args(["--connect-to", &address.to_string()])
+            .arg(format!("https://{APP}/bytes?n=1000"))
             .output()
             .expect("h2load is installed")
     };

@@ -50,6 +50,15 @@ impl Dockerd {
         wait(STOP_LIMIT, "dockerd's end", || child.try_wait().expect("our child").is_some());
     }
 
+    /// What the daemon leaves mounted (its own network namespace) would keep the directory there.
+    fn unmount(&self) {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let targets = mounts.lines().rev().filter_map(|line| line.split(' ').nth(1));
+        for target in targets.filter(|target| Path::new(target).starts_with(self.path())) {
+            drop(Command::new("umount").arg(target).status());
+        }
+    }
+
     /// Starts it again, on the same data.
     pub fn launch(&mut self) {
         let log = File::options().create(true).append(true).open(self.path().join("log"));
@@ -80,6 +89,7 @@ impl Dockerd {
 impl Drop for Dockerd {
     fn drop(&mut self) {
         self.stop();
+        self.unmount();
     }
 }
 

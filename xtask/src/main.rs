@@ -1,6 +1,7 @@
 //! What a developer types: `cargo xtask COMMAND`. The one place for automation.
 
 mod dockerd;
+mod ebpf;
 mod interrupt;
 mod packages;
 mod process;
@@ -17,11 +18,14 @@ use clap::Parser;
 enum Xtask {
     /// Formatting, clippy, unit tests, and the black-box tests of the built binary.
     Test(test::Options),
+    /// Compiles the selector that runs in the kernel, into the tree.
+    Ebpf(ebpf::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Xtask::parse() {
         Xtask::Test(options) => test::test(&options),
+        Xtask::Ebpf(options) => ebpf::ebpf(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

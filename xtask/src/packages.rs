@@ -23,17 +23,29 @@ pub fn ensure(need_dockerd: bool, install: bool, interrupt: &Interrupt) -> Resul
              --no-install-recommends {names}"
         );
     }
+    self::install(&missing, interrupt)?;
+    match self::missing(need_dockerd).as_slice() {
+        [] => Ok(()),
+        still => bail!("installed, and still without what is expected of {}", still.join(" ")),
+    }
+}
+
+/// As root, with apt.
+pub fn install(packages: &[&str], interrupt: &Interrupt) -> Result<()> {
+    let names = packages.join(" ");
     println!("installing {names}");
     // The index of a fresh machine is empty or old; one that cannot be renewed may still do.
     if let Err(error) = run(apt_get().arg("update"), interrupt) {
         println!("apt-get update: {error}; trying with the index that is there");
     }
-    run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(&missing), interrupt)
-        .with_context(|| format!("installing {names}"))?;
-    match self::missing(need_dockerd).as_slice() {
-        [] => Ok(()),
-        still => bail!("installed, and still without what is expected of {}", still.join(" ")),
-    }
+    run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(packages), interrupt)
+        .with_context(|| format!("installing {names}"))
+}
+
+/// Whether apt knows a package, as far as its index goes.
+pub fn offered(package: &str) -> bool {
+    let shown = Command::new("apt-cache").args(["show", package]).output();
+    shown.is_ok_and(|output| output.status.success())
 }
 
 /// Packages, each once.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use crate::dockerd::{self, Dockerd};
+use crate::ebpf;
 use crate::interrupt::Interrupt;
 use crate::packages;
 use crate::process::{cargo, run};
@@ -28,6 +29,9 @@ pub fn test(options: &Options) -> Result<()> {
     // First, because it is what can be missing, and nothing after it asks for anything.
     let provided = options.unit || provide(options, &mut steps, &interrupt);
     if options.filter.is_none() {
+        if !options.unit && !options.no_install {
+            steps.take("eBPF toolchain", || ebpf::provide(&interrupt));
+        }
         check_sources(&mut steps, &interrupt);
     }
     unit_tests(options, &mut steps, &interrupt);
@@ -44,11 +48,16 @@ fn provide(options: &Options, steps: &mut Steps, interrupt: &Interrupt) -> bool 
 }
 
 fn check_sources(steps: &mut Steps, interrupt: &Interrupt) {
-    steps.take("formatting", || run(cargo().args(["fmt", "--all", "--check"]), interrupt));
+    steps.take("formatting", || {
+        run(cargo().args(["fmt", "--all", "--check"]), interrupt)?;
+        let outside = ["fmt", "--manifest-path", "ebpf/Cargo.toml", "--check"];
+        run(cargo().args(outside), interrupt)
+    });
     steps.take("clippy", || {
         let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
         run(cargo().args(clippy), interrupt)
     });
+    steps.take("eBPF object", || ebpf::check(interrupt));
 }
 
 fn unit_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {

@@ -1,12 +1,18 @@
-//! The only unsafe code of the crate: descriptors that the kernel just gave us.
+//! The only unsafe code of the crate: descriptors that the kernel just gave us, and memory that we
+//! share with it.
 #![allow(unsafe_code)]
 
 use std::fs;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::{libc, setsockopt_impl, sockopt_impl};
 
 /// Takes ownership of a descriptor that recvmsg (SCM_RIGHTS) put into this process.
 pub(crate) fn own_received(fd: RawFd) -> OwnedFd {
@@ -44,3 +50,56 @@ pub(crate) fn seal_descriptors() -> io::Result<()> {
     }
     Ok(())
 }
+
+sockopt_impl!(
+    /// Who picks the socket for each connection to a SO_REUSEPORT group: a loaded eBPF program.
+    /// Minimum kernel version: 4.19, for its kind (BPF_PROG_TYPE_SK_REUSEPORT).
+    AttachReusePortEbpf,
+    SetOnly,
+    libc::SOL_SOCKET,
+    libc::SO_ATTACH_REUSEPORT_EBPF,
+    OwnedFd
+);
+
+/// The first word of an eBPF array, mapped: a store is seen whole by the programs of all CPUs,
+/// which the update by system call (a memcpy in the kernel) does not promise.
+#[derive(Debug)]
+pub(crate) struct SharedWord(NonNull<AtomicU64>);
+
+impl SharedWord {
+    /// Of what was mapped no more than this is used; the kernel maps whole pages.
+    const LENGTH: NonZeroUsize = NonZeroUsize::new(size_of::<AtomicU64>()).expect("eight bytes");
+
+    /// Of an array that was made BPF_F_MMAPABLE. Minimum kernel version: 5.5.
+    pub(crate) fn map(array: &OwnedFd) -> io::Result<Self> {
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice, where nothing was before.
+        let page = unsafe { mmap(None, Self::LENGTH, protection, MapFlags::MAP_SHARED, array, 0) }?;
+        Ok(SharedWord(page.cast()))
+    }
+
+    pub(crate) fn load(&self) -> u64 {
+        self.word().load(Ordering::Acquire)
+    }
+
+    pub(crate) fn store(&mut self, value: u64) {
+        self.word().store(value, Ordering::Release);
+    }
+
+    fn word(&self) -> &AtomicU64 {
+        // SAFETY: mapped, and aligned as a page is, for as long as this value lives. Others write it
+        // as one word too.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for SharedWord {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and no reference to it outlives this value. An error leaves
+        // it in place, which harms nobody.
+        let _ = unsafe { munmap(self.0.cast(), Self::LENGTH.get()) };
+    }
+}
+
+// SAFETY: the mapping belongs to the process, and not to the thread that made it.
+unsafe impl Send for SharedWord {}

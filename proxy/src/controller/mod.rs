@@ -14,6 +14,7 @@ mod reload;
 mod respawn;
 pub mod routes;
 pub mod run;
+pub mod selector;
 mod signals;
 pub mod supervisor;
 mod unix_http;

@@ -19,7 +19,15 @@ const BACKLOG: i32 = 4096;
 /// group for each address. The controller keeps them, so that accept queues outlive a worker.
 #[derive(Debug, Default)]
 pub struct Listeners {
-    sockets: Vec<(ListenerSlot, OwnedFd)>,
+    sockets: Vec<Bound>,
+}
+
+#[derive(Debug)]
+struct Bound {
+    /// As the configuration has it: the port may be 0.
+    wanted: SocketAddr,
+    slot: ListenerSlot,
+    socket: OwnedFd,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -44,28 +52,87 @@ pub enum BindError {
 /// even where the kernel would let us join it (SO_REUSEPORT and the same user): it would take a
 /// share of our connections.
 pub fn bind(listen: &Listen, threads: usize) -> Result<Listeners, BindError> {
-    let http = listen.http.iter().map(|address| (*address, ListenerKind::Http));
-    let https = listen.https.iter().map(|address| (*address, ListenerKind::Https));
+    bind_beside(listen, threads, &Listeners::default())
+}
+
+/// As [`bind`], for another generation: where `ours` listens already, the new sockets join its
+/// SO_REUSEPORT group. Until something steers connections, the kernel shares them out among both.
+///
+/// # Errors
+/// As [`bind`].
+pub fn bind_beside(
+    listen: &Listen,
+    threads: usize,
+    ours: &Listeners,
+) -> Result<Listeners, BindError> {
     let mut sockets = Vec::new();
-    for (address, kind) in http.chain(https) {
-        sockets.extend(bind_group(address, kind, threads)?);
+    for (wanted, kind) in addresses(listen) {
+        let beside = ours.bound(wanted).map(|bound| bound.slot.address);
+        sockets.extend(bind_group(wanted, kind, threads, beside)?);
     }
     Ok(Listeners { sockets })
+}
+
+/// The very same sockets for another generation; only addresses that `ours` lacks are bound.
+///
+/// Every socket is served, whatever the number of threads: with fewer threads than sockets a thread
+/// has several, with more a socket is served by several.
+///
+/// # Errors
+/// As [`bind`].
+pub fn inherit(listen: &Listen, threads: usize, ours: &Listeners) -> Result<Listeners, BindError> {
+    let mut sockets = Vec::new();
+    for (wanted, kind) in addresses(listen) {
+        let group: Vec<&Bound> = ours.sockets.iter().filter(|b| b.wanted == wanted).collect();
+        if group.is_empty() {
+            sockets.extend(bind_group(wanted, kind, threads, None)?);
+        }
+        for index in 0..group.len().max(threads) * usize::from(!group.is_empty()) {
+            let old = group[index % group.len()];
+            let address = old.slot.address;
+            let socket = old.socket.try_clone().map_err(explain(address, kind, "dup"))?;
+            let slot = ListenerSlot { address, kind, thread: index % threads };
+            sockets.push(Bound { wanted, slot, socket });
+        }
+    }
+    Ok(Listeners { sockets })
+}
+
+fn addresses(listen: &Listen) -> impl Iterator<Item = (SocketAddr, ListenerKind)> {
+    let http = listen.http.iter().map(|address| (*address, ListenerKind::Http));
+    let https = listen.https.iter().map(|address| (*address, ListenerKind::Https));
+    http.chain(https)
 }
 
 impl Listeners {
     /// Every slot with its socket.
     pub fn slots(&self) -> impl Iterator<Item = (ListenerSlot, BorrowedFd<'_>)> {
-        self.sockets.iter().map(|(slot, socket)| (*slot, socket.as_fd()))
+        self.sockets.iter().map(|bound| (bound.slot, bound.socket.as_fd()))
     }
 
     /// Each address once, as it was bound: with the port that the kernel chose for port 0.
     pub fn addresses(&self) -> Vec<(SocketAddr, ListenerKind)> {
-        self.sockets
-            .iter()
-            .filter(|(slot, _)| slot.thread == 0)
-            .map(|(slot, _)| (slot.address, slot.kind))
-            .collect()
+        let mut addresses = Vec::new();
+        for Bound { slot, .. } in &self.sockets {
+            let address = (slot.address, slot.kind);
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        addresses
+    }
+
+    fn bound(&self, wanted: SocketAddr) -> Option<&Bound> {
+        self.sockets.iter().find(|bound| bound.wanted == wanted)
+    }
+
+    /// Ends the listening, whoever else has a descriptor: the kernel migrates what waits in the
+    /// queues. For a worker that hangs.
+    pub fn shut_down(&self) {
+        for Bound { socket, .. } in &self.sockets {
+            // It may have been closed by shutdown before.
+            let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
+        }
     }
 }
 
@@ -74,17 +141,13 @@ fn bind_group(
     wanted: SocketAddr,
     kind: ListenerKind,
     threads: usize,
-) -> Result<Vec<(ListenerSlot, OwnedFd)>, BindError> {
-    let explain = |address, step| move |source| explain(address, kind, step, source);
-    let mut address = wanted;
-    if let Err(source) = refuse_company(address) {
-        if !lacks_ipv6(address, &source) {
-            return Err(explain(address, "bind")(source));
-        }
-        address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted.port()));
-        tracing::warn!("listener {wanted}: this kernel has no IPv6: listening on {address}");
-        refuse_company(address).map_err(explain(address, "bind"))?;
-    }
+    beside: Option<SocketAddr>,
+) -> Result<Vec<Bound>, BindError> {
+    let explain = |address, step| explain(address, kind, step);
+    let mut address = match beside {
+        Some(address) => address,
+        None => first_address(wanted, kind)?,
+    };
     let mut group = Vec::with_capacity(threads);
     for thread in 0..threads {
         let socket = open(address).map_err(explain(address, "socket"))?;
@@ -93,9 +156,24 @@ fn bind_group(
         socket.listen(BACKLOG).map_err(explain(address, "listen"))?;
         // Port 0: the sockets of the other threads join the port that this one was given.
         address = local_address(&socket).map_err(explain(address, "getsockname"))?;
-        group.push((ListenerSlot { address, kind, thread }, OwnedFd::from(socket)));
+        let slot = ListenerSlot { address, kind, thread };
+        group.push(Bound { wanted, slot, socket: OwnedFd::from(socket) });
     }
     Ok(group)
+}
+
+/// The address where nobody listens yet: the one that is wanted, or IPv4's in its place.
+fn first_address(wanted: SocketAddr, kind: ListenerKind) -> Result<SocketAddr, BindError> {
+    match refuse_company(wanted) {
+        Ok(()) => Ok(wanted),
+        Err(source) if lacks_ipv6(wanted, &source) => {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, wanted.port()));
+            tracing::warn!("listener {wanted}: this kernel has no IPv6: listening on {address}");
+            refuse_company(address).map_err(explain(address, kind, "bind"))?;
+            Ok(address)
+        }
+        Err(source) => Err(explain(wanted, kind, "bind")(source)),
+    }
 }
 
 /// Fails with EADDRINUSE where anybody listens already: a bind without SO_REUSEPORT conflicts with
@@ -131,9 +209,8 @@ fn explain(
     address: SocketAddr,
     kind: ListenerKind,
     step: &'static str,
-    source: io::Error,
-) -> BindError {
-    match errno(&source) {
+) -> impl Fn(io::Error) -> BindError {
+    move |source| match errno(&source) {
         Errno::EADDRINUSE => {
             BindError::InUse { address, kind, holder: port_holder::holder(address) }
         }

@@ -2,36 +2,42 @@
 
 use crate::config::Config;
 
-/// The keys that differ and that the running worker, sockets or watch were started with. Everything
-/// else (routes, certificate files, drain limits) goes live in place.
+/// The keys that differ and that the controller itself was started with.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
-    let (old_worker, new_worker) = (&old.worker, &new.worker);
-    let differs = [
+    differing([
         ("state_dir", old.state_dir != new.state_dir),
         ("control_socket", old.control_socket != new.control_socket),
+        ("docker.enabled", old.docker.enabled != new.docker.enabled),
+        ("docker.endpoint", old.docker.endpoint != new.docker.endpoint),
+    ])
+}
+
+/// The keys that differ and that workers are started with: they need a new generation. Everything
+/// else (routes, certificate files, drain limits) goes live in place.
+pub fn needs_generation(old: &Config, new: &Config) -> Vec<&'static str> {
+    let (old_worker, new_worker) = (&old.worker, &new.worker);
+    differing([
         ("threads", old_worker.threads != new_worker.threads),
         ("trusted_proxies", old_worker.trusted_proxies != new_worker.trusted_proxies),
         ("balance", old_worker.balance != new_worker.balance),
         ("listen.http", old.listen.http != new.listen.http),
         ("listen.https", old.listen.https != new.listen.https),
-        ("docker.enabled", old.docker.enabled != new.docker.enabled),
-        ("docker.endpoint", old.docker.endpoint != new.docker.endpoint),
         ("tls.profile", old_worker.tls.profile != new_worker.tls.profile),
         ("tls.strict_sni", old_worker.tls.strict_sni != new_worker.tls.strict_sni),
         ("timeouts", old_worker.timeouts != new_worker.timeouts),
         ("limits", old_worker.limits != new_worker.limits),
         ("log.access", old_worker.access_log != new_worker.access_log),
         ("log.level", old_worker.log_level != new_worker.log_level),
-    ];
-    differs.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
+    ])
+}
+
+fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
+    keys.into_iter().filter_map(|(key, differs)| differs.then_some(key)).collect()
 }
 
 /// The one line for people.
 pub fn refusal(keys: &[&str]) -> String {
-    format!(
-        "{} changed: restart baton to apply (live handoff is not in this version)",
-        keys.join(", ")
-    )
+    format!("{} changed: restart baton to apply; nothing has changed", keys.join(", "))
 }
 
 #[cfg(test)]
@@ -41,35 +47,37 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn what_the_worker_was_started_with_needs_a_restart() {
+    fn what_a_change_costs() {
         type Edit = fn(&mut Config);
-        let cases: [(Edit, &[&str]); 7] = [
-            (|_| {}, &[]),
-            (|c| c.drain.limit = Duration::from_secs(1), &[]),
-            (|c| c.listen.http.push(([0, 0, 0, 0], 80).into()), &["listen.http"]),
-            (|c| c.docker.endpoint = Some("unix:///x".into()), &["docker.endpoint"]),
-            (|c| c.worker.access_log = AccessLog::Off, &["log.access"]),
-            (|c| c.worker.limits.streams += 1, &["limits"]),
+        let cases: [(Edit, &[&str], &[&str]); 7] = [
+            (|_| {}, &[], &[]),
+            (|c| c.drain.limit = Duration::from_secs(1), &[], &[]),
+            (|c| c.listen.http.push(([0, 0, 0, 0], 80).into()), &[], &["listen.http"]),
+            (|c| c.docker.endpoint = Some("unix:///x".into()), &["docker.endpoint"], &[]),
+            (|c| c.worker.access_log = AccessLog::Off, &[], &["log.access"]),
+            (|c| c.worker.limits.streams += 1, &[], &["limits"]),
             (
                 |c| {
                     c.worker.threads += 1;
                     c.state_dir = "/x".into();
                 },
-                &["state_dir", "threads"],
+                &["state_dir"],
+                &["threads"],
             ),
         ];
-        for (edit, want) in cases {
-            let mut new = Config::default();
+        for (edit, restart, generation) in cases {
+            let (old, mut new) = (Config::default(), Config::default());
             edit(&mut new);
-            assert_eq!(needs_restart(&Config::default(), &new), want);
+            assert_eq!(needs_restart(&old, &new), restart);
+            assert_eq!(needs_generation(&old, &new), generation);
         }
     }
 
     #[test]
     fn the_refusal_says_what_to_do() {
         assert_eq!(
-            refusal(&["listen.http"]),
-            "listen.http changed: restart baton to apply (live handoff is not in this version)"
+            refusal(&["state_dir"]),
+            "state_dir changed: restart baton to apply; nothing has changed"
         );
     }
 }

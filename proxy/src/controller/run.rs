@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,20 +12,18 @@ use sd_notify::NotifyState;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::admin::answers::{Listener, Refused, Reloaded};
+use super::admin::answers::{Refused, Reloaded};
 use super::admin::control_socket::{ClaimError, ControlSocket};
 use super::admin::server::{ReloadRequest, Server, Sources};
 use super::certificates::{CertificateError, Certificates};
 use super::docker::{Containers, Watch};
-use super::listeners::{self, BindError, Listeners};
+use super::generations::{Event, FirstError, Generations};
 use super::probe::{Prober, Target};
 use super::publisher::Publisher;
 use super::reload;
 use super::signals::{Signal, Signals};
-use super::supervisor::Worker;
-use super::worker_process::{Executable, Generation, StartError};
+use super::worker_process::Executable;
 use crate::config::{self, Config, Mistakes};
-use crate::protocol::settings::ListenerKind;
 use crate::{log, sys};
 
 /// How long systemd waits for Docker's first list before it is told that we serve.
@@ -35,8 +32,6 @@ const FIRST_LIST_LIMIT: Duration = Duration::from_secs(2);
 const RELOADS: usize = 4;
 /// Between two looks at certificates whose time has come: a renewal that fails is tried again then.
 const CERTIFICATES_PAUSE: Duration = Duration::from_secs(60);
-/// Until a handoff exists, one controller has one generation.
-const FIRST_GENERATION: u64 = 1;
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -58,9 +53,7 @@ pub enum RunError {
     #[error("certificates: {0}")]
     Certificates(#[from] CertificateError),
     #[error("{0}")]
-    Listeners(#[from] BindError),
-    #[error("worker: {0}")]
-    Worker(#[from] StartError),
+    First(#[from] FirstError),
 }
 
 /// Runs until a signal ends it.
@@ -87,8 +80,6 @@ async fn control(config_path: Option<&Path>, config: Config) -> Result<(), RunEr
     make_state_dir(&config.state_dir)?;
     let control_socket = ControlSocket::claim(&config.control_socket)?;
     let certificates = open_certificates(&config)?;
-    let listeners = listeners::bind(&config.listen, config.worker.threads)?;
-    let addresses = listeners.addresses();
 
     let (docker, containers) = Watch::start(&config.docker);
     let (prober, reachable) = Prober::start();
@@ -96,14 +87,15 @@ async fn control(config_path: Option<&Path>, config: Config) -> Result<(), RunEr
     // The configuration's own routes serve before Docker has said anything.
     publisher.publish(&Containers::default(), &HashSet::new());
 
-    let worker = start_worker(executable, &config, listeners, &publisher).await?;
-    announce(&addresses);
+    let generations = Generations::first(executable, &config, publisher.snapshots()).await?;
+    announce(&generations);
 
     let (reload_requests, reloads) = mpsc::channel(RELOADS);
     let sources = Sources {
         started,
-        listeners: addresses.iter().map(listener_answer).collect(),
-        worker: worker.handle(),
+        steering: generations.steering(),
+        fleet: generations.fleet(),
+        handoffs: generations.journal().follow(),
         view: publisher.views(),
         reloads: reload_requests,
     };
@@ -117,13 +109,14 @@ async fn control(config_path: Option<&Path>, config: Config) -> Result<(), RunEr
         containers,
         reachable,
         reloads,
-        worker,
+        generations,
+        pending: None,
         stop: Stop::NotAsked,
     };
     controller.serve(&mut signals).await;
 
-    let Controller { worker, prober, .. } = controller;
-    worker.join().await;
+    let Controller { generations, prober, .. } = controller;
+    generations.join().await;
     admin.stop().await;
     prober.stop().await;
     docker.stop().await;
@@ -153,34 +146,10 @@ fn prefers_ipv6() -> bool {
     std::env::var("PREFER_IPV6_NETWORK").is_ok_and(|value| value == "true")
 }
 
-async fn start_worker(
-    executable: Executable,
-    config: &Config,
-    listeners: Listeners,
-    publisher: &Publisher,
-) -> Result<Worker, StartError> {
-    let mut settings = config.worker.clone();
-    let mut https =
-        listeners.addresses().into_iter().filter(|(_, kind)| *kind == ListenerKind::Https);
-    settings.https_port = https.next().map(|(address, _)| address.port());
-    Worker::start(Generation {
-        id: FIRST_GENERATION,
-        executable,
-        settings,
-        listeners,
-        snapshot: publisher.snapshots(),
-    })
-    .await
-}
-
-fn announce(addresses: &[(SocketAddr, ListenerKind)]) {
-    for (address, kind) in addresses {
+fn announce(generations: &Generations) {
+    for (address, kind) in generations.fleet().borrow().listeners.addresses() {
         tracing::info!("listening on {address} ({})", kind.as_str());
     }
-}
-
-fn listener_answer((address, kind): &(SocketAddr, ListenerKind)) -> Listener {
-    Listener { address: address.to_string(), kind: kind.as_str().to_owned() }
 }
 
 /// What the loop owns.
@@ -192,8 +161,15 @@ struct Controller<'a> {
     containers: watch::Receiver<Arc<Containers>>,
     reachable: watch::Receiver<Arc<HashSet<Target>>>,
     reloads: mpsc::Receiver<ReloadRequest>,
-    worker: Worker,
+    generations: Generations,
+    pending: Option<Pending>,
     stop: Stop,
+}
+
+/// A configuration that a handoff makes live, and who waits for it.
+struct Pending {
+    config: Config,
+    reply: Option<ReloadRequest>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,12 +187,13 @@ impl Controller<'_> {
         let mut ready = false;
         loop {
             tokio::select! {
-                () = self.worker.gone() => return,
+                event = self.generations.next() => match event {
+                    Event::HandedOver => self.handed_over(),
+                    Event::Failed { error } => self.handoff_failed(error),
+                    Event::AllGone => return,
+                },
                 signal = signals.next() => self.obey(signal).await,
-                Some(request) = self.reloads.recv() => {
-                    // Whoever asked may have gone.
-                    let _ = request.send(self.reload());
-                }
+                Some(request) = self.reloads.recv() => self.reload(Some(request)),
                 Ok(()) = self.containers.changed() => { self.publish(); }
                 Ok(()) = self.reachable.changed() => { self.publish(); }
                 () = sleep(until_due(self.publisher.due())) => { self.publish(); }
@@ -237,22 +214,16 @@ impl Controller<'_> {
 
     async fn obey(&mut self, signal: Signal) {
         match (signal, self.stop) {
-            (Signal::Reload, _) => match self.reload() {
-                Ok(reloaded) => tracing::info!("reloaded: {} changes", reloaded.changes.len()),
-                Err(Refused { error, reasons }) => {
-                    tracing::error!("reload refused: {error}");
-                    reasons.iter().for_each(|reason| tracing::error!("{reason}"));
-                }
-            },
+            (Signal::Reload, _) => self.reload(None),
             (Signal::Stop, Stop::NotAsked) => {
                 tracing::info!("draining; a second signal stops at once");
                 self.stop = Stop::Draining;
                 notify(&[NotifyState::Stopping]);
-                self.worker.drain(&self.config.drain).await;
+                self.generations.drain_all(&self.config.drain).await;
             }
             (Signal::Stop, Stop::Draining) => {
                 self.stop = Stop::AtOnce;
-                self.worker.kill().await;
+                self.generations.kill_all().await;
             }
             (Signal::Stop, Stop::AtOnce) => {}
             (Signal::Upgrade, _) => {
@@ -278,20 +249,82 @@ impl Controller<'_> {
     }
 
     /// All or nothing: a configuration that cannot go live as a whole changes nothing.
-    fn reload(&mut self) -> Result<Reloaded, Refused> {
+    fn reload(&mut self, reply: Option<ReloadRequest>) {
+        match self.try_reload() {
+            Ok(Plan::InPlace(config)) => {
+                let reloaded = self.take(config);
+                answer(reply, Ok(reloaded));
+            }
+            Ok(Plan::Handoff(config)) => self.pending = Some(Pending { config, reply }),
+            Err(refused) => answer(reply, Err(refused)),
+        }
+    }
+
+    fn try_reload(&mut self) -> Result<Plan, Refused> {
+        if self.stop != Stop::NotAsked {
+            return Err(Refused::because("baton is stopping".to_owned()));
+        }
         let config = config::load(self.config_path).map_err(|mistakes| Refused {
             error: "configuration is invalid: nothing changed".to_owned(),
             reasons: mistakes.iter().map(ToString::to_string).collect(),
         })?;
         let keys = reload::needs_restart(&self.config, &config);
         if !keys.is_empty() {
-            return Err(Refused { error: reload::refusal(&keys), reasons: Vec::new() });
+            return Err(Refused::because(reload::refusal(&keys)));
         }
+        let keys = reload::needs_generation(&self.config, &config);
+        if keys.is_empty() {
+            return Ok(Plan::InPlace(config));
+        }
+        tracing::info!("{} changed: a new generation of workers takes over", keys.join(", "));
+        self.generations.begin("reload", &config)?;
+        Ok(Plan::Handoff(config))
+    }
+
+    /// Makes a configuration the one that holds: what goes live in place does so now.
+    fn take(&mut self, config: Config) -> Reloaded {
         let problems = self.publisher.configure(config.routes.clone(), &config.certificates);
         self.config = config;
         let changes = self.publish();
         let warnings = problems.iter().map(ToString::to_string).collect();
-        Ok(Reloaded { changes, warnings, snapshot: self.publisher.version() })
+        Reloaded { changes, warnings, snapshot: self.publisher.version(), handoff: None }
+    }
+
+    fn handed_over(&mut self) {
+        announce(&self.generations);
+        if let Some(Pending { config, reply }) = self.pending.take() {
+            let reloaded =
+                Reloaded { handoff: self.generations.journal().last(), ..self.take(config) };
+            answer(reply, Ok(reloaded));
+        }
+    }
+
+    fn handoff_failed(&mut self, error: String) {
+        if let Some(Pending { reply, .. }) = self.pending.take() {
+            answer(reply, Err(Refused::because(error)));
+        }
+    }
+}
+
+/// How a configuration goes live.
+enum Plan {
+    InPlace(Config),
+    Handoff(Config),
+}
+
+/// Tells whoever asked, or the log where a signal did.
+fn answer(reply: Option<ReloadRequest>, result: Result<Reloaded, Refused>) {
+    if let Some(reply) = reply {
+        // Whoever asked may have gone.
+        let _ = reply.send(result);
+        return;
+    }
+    match result {
+        Ok(reloaded) => tracing::info!("reloaded: {} changes", reloaded.changes.len()),
+        Err(Refused { error, reasons }) => {
+            tracing::error!("reload refused: {error}");
+            reasons.iter().for_each(|reason| tracing::error!("{reason}"));
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 //! The worker of a generation: keeps one process serving until it is told to drain.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::listeners::Listeners;
 use super::respawn::Backoff;
 use super::worker_process::{Event, Generation, Process, StartError};
 use crate::config::Drain;
@@ -17,6 +17,11 @@ use crate::protocol::snapshot::Snapshot;
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// For idle connections of a worker that has no successor: nothing will serve these clients better.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
+/// How long nobody must have connected to a listener that has a successor before it closes: longer
+/// than a round trip, so that handshakes that had begun end here.
+const QUIET: Duration = Duration::from_secs(1);
+/// From the drain to the close of the listeners; more than a worker that does not hang takes.
+const QUIESCE_LIMIT: Duration = Duration::from_secs(15);
 /// Orders that wait for the supervisor.
 const ORDERS: usize = 16;
 
@@ -50,6 +55,8 @@ pub struct Status {
     pub last_death: Option<String>,
     /// How long the next start waits, when deaths have become a habit.
     pub respawn_delay: Duration,
+    /// Its listeners are closed, and what waited in their queues has moved on.
+    pub quiesced: bool,
 }
 
 impl Status {
@@ -63,6 +70,7 @@ impl Status {
             deaths: 0,
             last_death: None,
             respawn_delay: Duration::ZERO,
+            quiesced: false,
         }
     }
 }
@@ -89,8 +97,51 @@ impl State {
 #[derive(Debug)]
 enum Order {
     Stats(oneshot::Sender<WorkerStats>),
-    Drain(Drain),
+    Sweep,
+    Drain(DrainOrder),
     Kill,
+}
+
+/// How a worker is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainOrder {
+    pub limit: Duration,
+    pub tunnel_limit: Duration,
+    pub after: After,
+}
+
+/// What comes after a drained worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// Nobody: who connects from now on is refused.
+    Nobody,
+    /// A worker that has the very same sockets.
+    SameSockets,
+    /// A worker with sockets of its own, to which the selector sends everybody. Those who are in the
+    /// middle of a handshake with this one still arrive here.
+    OtherSockets,
+}
+
+impl DrainOrder {
+    pub fn new(limits: &Drain, after: After) -> Self {
+        DrainOrder { limit: limits.limit, tunnel_limit: limits.tunnel_limit, after }
+    }
+
+    fn quiet(&self) -> Duration {
+        match self.after {
+            After::Nobody | After::SameSockets => Duration::ZERO,
+            After::OtherSockets => QUIET,
+        }
+    }
+
+    /// Idle connections stay as long as requests may, since one may be on the wire; without a
+    /// successor nothing will serve these clients better.
+    fn idle_limit(&self) -> Duration {
+        match self.after {
+            After::Nobody => self.limit.min(IDLE_LIMIT),
+            After::SameSockets | After::OtherSockets => self.limit,
+        }
+    }
 }
 
 impl Worker {
@@ -110,6 +161,7 @@ impl Worker {
             orders: order_queue,
             backoff: Backoff::default(),
             draining: None,
+            quiesce_limit: None,
         };
         Ok(Worker { handle, supervisor: tokio::spawn(supervisor.supervise(process)) })
     }
@@ -118,10 +170,10 @@ impl Worker {
         self.handle.clone()
     }
 
-    /// Stop accepting, finish what is in progress within the limits, then exit.
-    pub async fn drain(&self, limits: &Drain) {
-        // A closed queue means that the supervisor has ended, and the worker with it.
-        let _ = self.handle.orders.send(Order::Drain(limits.clone())).await;
+    /// Stop accepting, finish what is in progress within the limits, then exit. A second order
+    /// replaces the limits of the first.
+    pub async fn drain(&self, order: DrainOrder) {
+        self.handle.drain(order).await;
     }
 
     /// At once, whatever is in progress.
@@ -143,6 +195,21 @@ impl Worker {
 }
 
 impl Handle {
+    pub async fn drain(&self, order: DrainOrder) {
+        // A closed queue means that the supervisor has ended, and the worker with it.
+        let _ = self.orders.send(Order::Drain(order)).await;
+    }
+
+    /// Accept what waits in the queues, although nothing said so.
+    pub async fn sweep(&self) {
+        let _ = self.orders.send(Order::Sweep).await;
+    }
+
+    /// Returns when a drained worker's listeners are closed, or it is gone.
+    pub async fn quiesced(&mut self) {
+        let _ = self.status.wait_for(|s| s.quiesced || s.state == State::Gone).await;
+    }
+
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -182,6 +249,7 @@ impl Handle {
             deaths: 0,
             last_death: None,
             respawn_delay: Duration::ZERO,
+            quiesced: false,
         };
         Handle { generation: 1, orders: mpsc::channel(1).0, status: watch::channel(status).1 }
     }
@@ -195,6 +263,8 @@ struct Supervisor {
     backoff: Backoff,
     /// When a draining worker is killed.
     draining: Option<tokio::time::Instant>,
+    /// When the listeners of a draining worker that hangs are closed under it.
+    quiesce_limit: Option<tokio::time::Instant>,
 }
 
 impl Supervisor {
@@ -230,17 +300,25 @@ impl Supervisor {
                 event = process.next() => match event {
                     Event::Heard => {
                         self.note_applied(process.applied);
+                        if process.quiesced {
+                            self.close_listeners();
+                        }
                         Ok(())
                     }
                     Event::Ended(how) => return how,
                     Event::Lost(reason) => Err(reason),
                 },
-                // A draining worker takes no frames any more.
-                Ok(()) = self.generation.snapshot.changed(), if deadline.is_none() => {
+                Ok(()) = self.generation.snapshot.changed() => {
                     let snapshot = self.generation.snapshot.borrow_and_update().clone();
                     process.send(&ToWorker::Snapshot(Box::new(Snapshot::clone(&snapshot)))).await
                 }
                 order = self.orders.recv() => self.obey(order, process).await,
+                () = at(self.quiesce_limit) => {
+                    tracing::warn!("worker (pid {}) does not close its listeners", process.pid);
+                    self.generation.listeners.shut_down();
+                    self.close_listeners();
+                    Ok(())
+                }
                 () = at(deadline) => Err("is still busy".to_owned()),
             };
             if let Err(reason) = step {
@@ -252,10 +330,9 @@ impl Supervisor {
 
     async fn obey(&mut self, order: Option<Order>, process: &mut Process) -> Result<(), String> {
         match order {
-            // Dropping the reply says that there is none.
-            Some(Order::Stats(_)) if self.draining.is_some() => Ok(()),
             Some(Order::Stats(reply)) => process.ask_stats(reply).await,
-            Some(Order::Drain(limits)) => self.begin_drain(&limits, process).await,
+            Some(Order::Sweep) => process.send(&ToWorker::Sweep).await,
+            Some(Order::Drain(order)) => self.begin_drain(&order, process).await,
             // Without anybody who could order a drain, nobody wants the worker.
             Some(Order::Kill) | None => {
                 self.draining = Some(tokio::time::Instant::now());
@@ -264,22 +341,39 @@ impl Supervisor {
         }
     }
 
-    async fn begin_drain(&mut self, limits: &Drain, process: &mut Process) -> Result<(), String> {
-        if self.draining.is_some() {
-            return Ok(());
+    async fn begin_drain(
+        &mut self,
+        order: &DrainOrder,
+        process: &mut Process,
+    ) -> Result<(), String> {
+        let now = tokio::time::Instant::now();
+        match order.after {
+            // Whoever connects once the worker has closed its sockets is refused, and does not wait
+            // in a queue that nobody reads.
+            After::Nobody | After::SameSockets => self.close_listeners(),
+            After::OtherSockets if !process.quiesced => {
+                self.quiesce_limit = Some(now + QUIESCE_LIMIT);
+            }
+            After::OtherSockets => {}
         }
-        // Whoever connects once the worker has closed its sockets is refused, and does not wait in
-        // a queue that nobody reads.
-        self.generation.listeners = Listeners::default();
-        let longest = limits.limit.max(limits.tunnel_limit);
-        self.draining = Some(tokio::time::Instant::now() + longest + DRAIN_GRACE);
+        let longest = order.limit.max(order.tunnel_limit);
+        self.draining = Some(now + longest + DRAIN_GRACE);
         self.status.send_modify(|status| status.state = State::Draining);
         let drain = ToWorker::Drain {
-            limit_ms: millis(limits.limit),
-            idle_limit_ms: millis(limits.limit.min(IDLE_LIMIT)),
-            tunnel_limit_ms: millis(limits.tunnel_limit),
+            quiet_ms: millis(order.quiet()),
+            limit_ms: millis(order.limit),
+            idle_limit_ms: millis(order.idle_limit()),
+            tunnel_limit_ms: millis(order.tunnel_limit),
         };
         process.send(&drain).await
+    }
+
+    /// Lets go of the sockets. Where the worker has done so too, the kernel migrates what is left in
+    /// their queues.
+    fn close_listeners(&mut self) {
+        self.generation.listeners = Arc::default();
+        self.quiesce_limit = None;
+        self.status.send_if_modified(|status| !std::mem::replace(&mut status.quiesced, true));
     }
 
     fn note_applied(&self, version: u64) {

@@ -64,9 +64,9 @@ impl Executable {
 #[derive(Debug)]
 pub struct Generation {
     pub id: u64,
-    pub executable: Executable,
+    pub executable: Arc<Executable>,
     pub settings: WorkerSettings,
-    pub listeners: Listeners,
+    pub listeners: Arc<Listeners>,
     /// The newest one is what a worker routes by.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
 }
@@ -102,6 +102,8 @@ pub struct Process {
     pub ready_after: Duration,
     /// Version of the snapshot that requests see.
     pub applied: u64,
+    /// Its listeners are closed, as far as it is concerned.
+    pub quiesced: bool,
     /// Who waits for which Stats frame.
     asked: HashMap<u64, oneshot::Sender<WorkerStats>>,
     questions: u64,
@@ -164,6 +166,7 @@ impl Process {
             started: SystemTime::now(),
             ready_after: Duration::ZERO,
             applied: 0,
+            quiesced: false,
             asked: HashMap::new(),
             questions: 0,
         })
@@ -208,7 +211,7 @@ impl Process {
                 FromWorker::Hello { .. } => hello = true,
                 FromWorker::Applied { snapshot } => self.applied = snapshot,
                 FromWorker::Serving => serving = true,
-                FromWorker::Stats { .. } | FromWorker::Drained => {}
+                FromWorker::Stats { .. } | FromWorker::Quiesced | FromWorker::Drained => {}
             }
         }
         Ok(())
@@ -298,6 +301,7 @@ impl Process {
                     let _ = reply.send(*stats);
                 }
             }
+            FromWorker::Quiesced => self.quiesced = true,
             FromWorker::Drained => tracing::info!("worker (pid {}) has drained", self.pid),
             FromWorker::Hello { .. } | FromWorker::Serving => {}
         }
@@ -333,9 +337,9 @@ mod tests {
     fn generation(executable: &str) -> Generation {
         Generation {
             id: 1,
-            executable: Executable(File::open(executable).expect("executable")),
+            executable: Arc::new(Executable(File::open(executable).expect("executable"))),
             settings: WorkerSettings::default(),
-            listeners: Listeners::default(),
+            listeners: Arc::default(),
             snapshot: watch::channel(Arc::default()).1,
         }
     }

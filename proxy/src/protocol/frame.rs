@@ -25,8 +25,15 @@ pub enum ToWorker {
     Connection { kind: ListenerKind },
     /// Answer with [`FromWorker::Stats`] carrying the same number.
     Stats { id: u64 },
-    /// Stop accepting, finish what is in progress, then exit 0. Each limit counts from now.
+    /// Accept once from every listener although nothing woke us: before Linux 6.12.117 and 6.18.44
+    /// connections that migrate to a listener do not wake epoll.
+    Sweep,
+    /// Stop accepting, finish what is in progress, then exit 0. Each limit counts from now. A second
+    /// one replaces the limits of the first.
     Drain {
+        /// Listeners close when nobody has connected to them for so long; 0 is at once.
+        #[serde(default)]
+        quiet_ms: u64,
         /// Requests in progress are cut.
         limit_ms: u64,
         /// Idle HTTP/1.1 connections are closed. In a handoff as long as `limit_ms`, because a
@@ -56,6 +63,8 @@ pub enum FromWorker {
         id: u64,
         stats: Box<WorkerStats>,
     },
+    /// A drain has begun, and every listener is closed here.
+    Quiesced,
     /// Nothing is in progress any more; the worker exits next.
     Drained,
 }

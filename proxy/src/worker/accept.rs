@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::drain::Phase;
@@ -24,6 +24,9 @@ use crate::protocol::settings::ListenerKind;
 
 /// How long accepting pauses when the process has no descriptor left.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);
+/// Longest time that a listener goes on after the drain began. By then only the slowest handshakes
+/// are left, and those migrate.
+const QUIESCE_LIMIT: Duration = Duration::from_secs(10);
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_READ: usize = 4 * 1024;
@@ -36,14 +39,19 @@ pub struct Accept {
 }
 
 impl Accept {
-    /// Accepts from one listener until the drain begins.
+    /// Accepts from one listener until the drain begins and nobody comes any more.
     pub async fn run(self, listener: TcpListener, kind: ListenerKind) {
         let drain = self.local.drain.watch();
+        let mut sweeps = self.local.sweeps.subscribe();
         loop {
             let slot = self.local.slot().await;
             let accepted = tokio::select! {
                 biased;
                 () = drain.reached(Phase::Drain) => break,
+                Ok(()) = sweeps.changed() => {
+                    self.sweep(&listener, kind).await;
+                    continue;
+                }
                 accepted = listener.accept() => accepted,
             };
             match accepted {
@@ -51,23 +59,29 @@ impl Accept {
                 Err(error) => pause(&error).await,
             }
         }
-        self.empty(&listener, kind).await;
+        self.quiesce(&listener, kind).await;
     }
 
-    /// Takes what is in the queue of a listener that closes next: those clients have a connection.
-    async fn empty(&self, listener: &TcpListener, kind: ListenerKind) {
-        loop {
-            let accepted = poll_fn(|cx| match listener.poll_accept(cx) {
-                Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-                Poll::Pending => Poll::Ready(None),
-            });
-            match accepted.await {
-                Some(Ok((socket, address))) => {
-                    let slot = self.local.slot().await;
-                    self.begin(socket, address, kind, slot);
-                }
-                Some(Err(_)) | None => return,
+    /// Goes on until nobody has come for the quiet time: those who were in the middle of a handshake
+    /// with this listener still arrive here.
+    async fn quiesce(&self, listener: &TcpListener, kind: ListenerKind) {
+        let quiet = self.local.drain.quiet();
+        let limit = Instant::now() + QUIESCE_LIMIT;
+        while let Ok(Ok((socket, address))) = timeout(quiet, listener.accept()).await {
+            let slot = self.local.slot().await;
+            self.begin(socket, address, kind, slot);
+            if Instant::now() >= limit {
+                break;
             }
+        }
+        self.sweep(listener, kind).await;
+    }
+
+    /// Takes what is in the queue, without waiting to be told that something is.
+    async fn sweep(&self, listener: &TcpListener, kind: ListenerKind) {
+        while let Ok((socket, address)) = accept_now(listener) {
+            let slot = self.local.slot().await;
+            self.begin(socket, address, kind, slot);
         }
     }
 
@@ -94,6 +108,14 @@ impl Accept {
             }
         }
     }
+}
+
+/// Asks the kernel, not the runtime: the queue may hold connections that woke nobody.
+fn accept_now(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (socket, address) = socket2::SockRef::from(listener).accept()?;
+    socket.set_nonblocking(true)?;
+    let address = address.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    Ok((TcpStream::from_std(socket.into())?, address))
 }
 
 async fn pause(error: &io::Error) {

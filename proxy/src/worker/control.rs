@@ -8,13 +8,13 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::net::UnixStream;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::access_log;
 use super::drain::Phase;
 use super::stats::ThreadStats;
 use super::table::Table;
-use super::thread::{self, Order, Parts};
+use super::thread::{self, Event, Order, Parts};
 use super::tls;
 use crate::protocol::channel::{ChannelError, Receiver, Sender, channel};
 use crate::protocol::frame::{FromWorker, ListenerSlot, ToWorker, WorkerStats};
@@ -88,7 +88,12 @@ struct Worker {
     threads: Vec<Thread>,
     table: Arc<ArcSwap<Table>>,
     listeners: Vec<(ListenerSlot, OwnedFd)>,
-    done: UnboundedReceiver<()>,
+    events: UnboundedReceiver<Event>,
+    drain: Option<Timetable>,
+    /// Threads whose listeners are closed.
+    quiesced: usize,
+    /// Threads that are over.
+    ended: usize,
 }
 
 struct Thread {
@@ -96,10 +101,33 @@ struct Thread {
     stats: Arc<ThreadStats>,
 }
 
-/// Why the worker stops serving.
-enum Stop {
-    Asked { limit: Duration, idle_limit: Duration, tunnel_limit: Duration },
-    Orphaned,
+/// When a drain comes to which phase.
+#[derive(Debug)]
+struct Timetable(Vec<(Instant, Phase)>);
+
+impl Timetable {
+    fn new(start: Instant, idle_limit: Duration, limit: Duration, tunnel_limit: Duration) -> Self {
+        let mut phases = vec![
+            (start + idle_limit, Phase::CloseIdle),
+            (start + limit, Phase::CloseRequests),
+            (start + limit.max(tunnel_limit), Phase::CloseAll),
+        ];
+        // Last first, to be taken off the end.
+        phases.sort_by_key(|&phase| std::cmp::Reverse(phase));
+        Timetable(phases)
+    }
+
+    /// The next phase, at its time. Cancel safe.
+    async fn next(&mut self) -> Phase {
+        match self.0.last() {
+            Some(&(at, phase)) => {
+                sleep_until(at).await;
+                self.0.pop();
+                phase
+            }
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Worker {
@@ -107,7 +135,7 @@ impl Worker {
         let settings = Arc::new(settings);
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
         let server_config = tls::server_config(&settings.tls, table.clone());
-        let (done_sender, done) = unbounded_channel();
+        let (events_sender, events) = unbounded_channel();
         let mut threads = Vec::new();
         for number in 0..settings.threads.max(1) {
             let (orders, receiver) = unbounded_channel();
@@ -119,12 +147,11 @@ impl Worker {
                 stats: stats.clone(),
                 log: writer.clone(),
                 orders: receiver,
+                events: events_sender.clone(),
             };
-            let done = Done(done_sender.clone());
             std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || {
-                    let _done = done;
                     if let Err(error) = thread::run(parts) {
                         tracing::error!(%error, "worker thread");
                     }
@@ -132,34 +159,31 @@ impl Worker {
                 .map_err(WorkerError::Start)?;
             threads.push(Thread { orders, stats });
         }
-        Ok(Worker { threads, table, listeners: Vec::new(), done })
+        let listeners = Vec::new();
+        Ok(Worker { threads, table, listeners, events, drain: None, quiesced: 0, ended: 0 })
     }
 
+    /// Obeys until the last thread is over.
     async fn serve(
         mut self,
         sender: &mut Sender<FromWorker>,
         receiver: &mut Receiver<ToWorker>,
     ) -> Result<(), WorkerError> {
-        let stop = loop {
-            let frame = tokio::select! {
-                frame = receiver.receive() => frame,
-                // A thread ends unasked only when it panicked. The controller starts a new worker,
-                // which is better than one that leaves a queue unserved.
-                _ = self.done.recv() => {
-                    return Err(WorkerError::Start(std::io::Error::other("a worker thread died")));
-                }
-            };
-            match frame {
-                Ok((frame, descriptors)) => {
-                    if let Some(stop) = self.obey(frame, descriptors, sender).await? {
-                        break stop;
+        let mut orphaned = false;
+        while self.ended < self.threads.len() {
+            tokio::select! {
+                frame = receiver.receive(), if !orphaned => match frame {
+                    Ok((frame, descriptors)) => self.obey(frame, descriptors, sender).await?,
+                    Err(ChannelError::Closed) => {
+                        orphaned = true;
+                        self.orphaned();
                     }
-                }
-                Err(ChannelError::Closed) => break Stop::Orphaned,
-                Err(error) => return Err(error.into()),
+                    Err(error) => return Err(error.into()),
+                },
+                Some(event) = self.events.recv() => self.note(event, sender).await?,
+                phase = next_phase(&mut self.drain) => self.order_all(|| Order::Phase(phase)),
             }
-        };
-        self.drain(stop).await;
+        }
         // An orphan has nobody to tell.
         let _ = sender.send(&FromWorker::Drained).await;
         Ok(())
@@ -170,7 +194,7 @@ impl Worker {
         frame: ToWorker,
         mut descriptors: Vec<OwnedFd>,
         sender: &mut Sender<FromWorker>,
-    ) -> Result<Option<Stop>, WorkerError> {
+    ) -> Result<(), WorkerError> {
         match frame {
             ToWorker::Hello { .. } => return Err(WorkerError::Order("a second hello")),
             ToWorker::Listeners { slots } => {
@@ -194,15 +218,37 @@ impl Worker {
                 let stats = Box::new(self.stats());
                 sender.send(&FromWorker::Stats { id, stats }).await?;
             }
-            ToWorker::Drain { limit_ms, idle_limit_ms, tunnel_limit_ms } => {
-                return Ok(Some(Stop::Asked {
-                    limit: Duration::from_millis(limit_ms),
-                    idle_limit: Duration::from_millis(idle_limit_ms),
-                    tunnel_limit: Duration::from_millis(tunnel_limit_ms),
-                }));
+            ToWorker::Sweep => self.order_all(|| Order::Sweep),
+            ToWorker::Drain { quiet_ms, limit_ms, idle_limit_ms, tunnel_limit_ms } => {
+                let limits = [idle_limit_ms, limit_ms, tunnel_limit_ms].map(Duration::from_millis);
+                self.begin_drain(Duration::from_millis(quiet_ms), limits);
             }
         }
-        Ok(None)
+        Ok(())
+    }
+
+    async fn note(
+        &mut self,
+        event: Event,
+        sender: &mut Sender<FromWorker>,
+    ) -> Result<(), WorkerError> {
+        match event {
+            Event::Quiesced => {
+                self.quiesced += 1;
+                if self.quiesced == self.threads.len() {
+                    // An orphan has nobody to tell.
+                    let _ = sender.send(&FromWorker::Quiesced).await;
+                }
+                Ok(())
+            }
+            Event::Ended if self.drain.is_some() => {
+                self.ended += 1;
+                Ok(())
+            }
+            // The controller starts a new worker, which is better than one that leaves a queue
+            // unserved.
+            Event::Ended => Err(WorkerError::Start(std::io::Error::other("a worker thread died"))),
+        }
     }
 
     fn apply(&self, snapshot: Snapshot) {
@@ -234,60 +280,34 @@ impl Worker {
         sum
     }
 
-    /// From the last accepted connection to the end of the last one, or of its time.
-    async fn drain(&mut self, stop: Stop) {
-        let (limit, idle_limit, tunnel_limit) = match stop {
-            Stop::Asked { limit, idle_limit, tunnel_limit } => (limit, idle_limit, tunnel_limit),
-            Stop::Orphaned => {
-                tracing::warn!("the controller is gone; finishing what is in progress");
-                (ORPHAN_LIMIT, ORPHAN_IDLE, ORPHAN_LIMIT)
-            }
-        };
-        let mut phases = [
-            (Duration::ZERO, Phase::Drain),
-            (idle_limit, Phase::CloseIdle),
-            (limit, Phase::CloseRequests),
-            (limit.max(tunnel_limit), Phase::CloseAll),
-        ];
-        phases.sort_by_key(|&(after, phase)| (after, phase));
-        let orders: Vec<_> = self.threads.iter().map(|thread| thread.orders.clone()).collect();
-        let timetable = async {
-            let mut elapsed = Duration::ZERO;
-            for (after, phase) in phases {
-                sleep(after - elapsed).await;
-                elapsed = after;
-                for orders in &orders {
-                    // A thread that has ended hears nothing, and needs not.
-                    let _ = orders.send(Order::Drain(phase));
-                }
-            }
-            std::future::pending::<()>().await;
-        };
-        let ended = async {
-            for _ in 0..orders.len() {
-                self.done.recv().await;
-            }
-        };
-        tokio::select! {
-            () = timetable => {}
-            () = ended => {}
+    fn orphaned(&mut self) {
+        if self.drain.is_none() {
+            tracing::warn!("the controller is gone; finishing what is in progress");
+            self.begin_drain(Duration::ZERO, [ORPHAN_IDLE, ORPHAN_LIMIT, ORPHAN_LIMIT]);
         }
-        self.threads.clear();
+    }
+
+    /// `limits` of idle connections, requests and tunnels.
+    fn begin_drain(&mut self, quiet: Duration, [idle, requests, tunnels]: [Duration; 3]) {
+        self.drain = Some(Timetable::new(Instant::now(), idle, requests, tunnels));
+        self.order_all(|| Order::Drain { quiet });
+    }
+
+    fn order_all(&self, order: impl Fn() -> Order) {
+        self.threads.iter().for_each(|thread| thread.order(order()));
+    }
+}
+
+async fn next_phase(drain: &mut Option<Timetable>) -> Phase {
+    match drain {
+        Some(timetable) => timetable.next().await,
+        None => std::future::pending().await,
     }
 }
 
 impl Thread {
     fn order(&self, order: Order) {
-        // A thread that is gone has been reported by its `Done`.
+        // A thread that is over has said so, and needs to hear nothing.
         let _ = self.orders.send(order);
-    }
-}
-
-/// Tells the control thread that a thread has ended, however it did.
-struct Done(UnboundedSender<()>);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        let _ = self.0.send(());
     }
 }

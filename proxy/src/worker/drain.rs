@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 /// How far a drain has come. Each phase includes those before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +26,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Drain {
     phase: Cell<Phase>,
+    quiet: Cell<Duration>,
     waiting: RefCell<Waiting>,
 }
 
@@ -36,7 +38,11 @@ struct Waiting {
 
 impl Drain {
     pub fn new() -> Rc<Self> {
-        Rc::new(Drain { phase: Cell::new(Phase::Serve), waiting: RefCell::default() })
+        Rc::new(Drain {
+            phase: Cell::new(Phase::Serve),
+            quiet: Cell::new(Duration::ZERO),
+            waiting: RefCell::default(),
+        })
     }
 
     pub fn phase(&self) -> Phase {
@@ -45,6 +51,16 @@ impl Drain {
 
     pub fn is_draining(&self) -> bool {
         self.phase.get() >= Phase::Drain
+    }
+
+    /// How long nobody must have connected before a listener closes.
+    pub fn quiet(&self) -> Duration {
+        self.quiet.get()
+    }
+
+    /// Set before the drain begins.
+    pub fn set_quiet(&self, quiet: Duration) {
+        self.quiet.set(quiet);
     }
 
     /// Moves on; a drain never goes back.

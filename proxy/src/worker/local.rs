@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use arc_swap::Cache;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::access_log::AccessLog;
 use super::drain::Drain;
@@ -24,6 +24,8 @@ pub struct Local {
     pub stats: Arc<ThreadStats>,
     pub drain: Rc<Drain>,
     pub log: AccessLog,
+    /// Grows by one each time that listeners shall be swept.
+    pub sweeps: watch::Sender<u64>,
     pub connector: Connector,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     routing: RefCell<Rc<Routing>>,
@@ -55,6 +57,7 @@ impl Local {
             stats,
             drain: Drain::new(),
             log,
+            sweeps: watch::Sender::new(0),
             table: RefCell::new(Cache::new(table)),
             routing: RefCell::new(Rc::new(Routing { table: first, pools })),
             slots: Cell::new(slots),

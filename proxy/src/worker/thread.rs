@@ -11,8 +11,8 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::runtime::LocalOptions;
-use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::task::spawn_local;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::task::{JoinSet, spawn_local};
 
 use super::accept::Accept;
 use super::access_log::{AccessLog, Writer};
@@ -34,6 +34,7 @@ pub struct Parts {
     pub stats: Arc<ThreadStats>,
     pub log: Writer,
     pub orders: UnboundedReceiver<Order>,
+    pub events: UnboundedSender<Event>,
 }
 
 /// What the control thread tells a worker thread.
@@ -42,7 +43,32 @@ pub enum Order {
     Listen(TcpListener, ListenerKind),
     /// A connection that the controller handed over.
     Connection(UnixStream, ListenerKind),
-    Drain(Phase),
+    Sweep,
+    /// How long nobody must have connected before a listener closes.
+    Drain {
+        quiet: Duration,
+    },
+    /// The drain goes on.
+    Phase(Phase),
+}
+
+/// What a worker thread tells the control thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// Its listeners are closed.
+    Quiesced,
+    /// It is over, however that came.
+    Ended,
+}
+
+/// Says [`Event::Ended`], even of a thread that panics.
+struct Ending(UnboundedSender<Event>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        // Nobody listens when the whole worker ends.
+        let _ = self.0.send(Event::Ended);
+    }
 }
 
 /// Runs until a drain is complete.
@@ -50,6 +76,7 @@ pub enum Order {
 /// # Errors
 /// When the runtime cannot be built.
 pub fn run(parts: Parts) -> io::Result<()> {
+    let _ending = Ending(parts.events.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(LocalOptions::default())?;
@@ -63,32 +90,39 @@ async fn serve(mut parts: Parts) {
     let accept = Accept { local: local.clone(), tls: parts.tls };
     spawn_local(write_log(local.clone()));
     spawn_local(sweep(local.clone()));
-    let mut listeners = Vec::new();
+    let mut accepting = JoinSet::new();
     let mut draining = false;
+    let mut quiesced = false;
     loop {
         let order = tokio::select! {
             biased;
             order = parts.orders.recv() => order,
-            () = local.all_closed(), if draining => break,
+            // An accept loop that panicked has closed its listener, too.
+            joined = accepting.join_next(), if draining && !quiesced => {
+                if joined.is_none() {
+                    quiesced = true;
+                    let _ = parts.events.send(Event::Quiesced);
+                }
+                continue;
+            }
+            () = local.all_closed(), if quiesced => break,
         };
         match order {
-            None => break,
+            None | Some(Order::Phase(Phase::CloseAll)) => break,
             Some(Order::Listen(listener, kind)) => {
                 match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => listeners.push(spawn_local(accept.clone().run(listener, kind))),
+                    Ok(listener) => drop(accepting.spawn_local(accept.clone().run(listener, kind))),
                     Err(error) => tracing::error!(%error, "listener"),
                 }
             }
             Some(Order::Connection(socket, kind)) => hand_over(&accept, socket, kind).await,
-            Some(Order::Drain(Phase::CloseAll)) => break,
-            Some(Order::Drain(phase)) => {
-                local.drain.advance(phase);
-                for listener in listeners.drain(..) {
-                    // An accept loop that panicked has closed its listener, too.
-                    let _ = listener.await;
-                }
+            Some(Order::Sweep) => local.sweeps.send_modify(|sweeps| *sweeps += 1),
+            Some(Order::Drain { quiet }) => {
+                local.drain.set_quiet(quiet);
+                local.drain.advance(Phase::Drain);
                 draining = true;
             }
+            Some(Order::Phase(phase)) => local.drain.advance(phase),
         }
     }
     local.drain.advance(Phase::CloseAll);

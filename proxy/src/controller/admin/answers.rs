@@ -69,10 +69,50 @@ pub struct Listener {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handoff {
+    pub id: u64,
+    /// `reload`
     pub kind: String,
+    /// `under way`, `done` or `failed`.
     pub outcome: String,
+    /// Why it failed.
+    pub error: Option<String>,
+    pub started: String,
+    /// Generations.
+    pub from: u64,
+    pub to: u64,
     pub ms_to_ready: Option<u64>,
+    /// From the start to the one switch that moves all new connections.
     pub ms_to_flip: Option<u64>,
+    pub steps: Vec<Step>,
+}
+
+/// A step of a handoff, in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Since the start of the handoff.
+    pub ms: u64,
+    pub text: String,
+}
+
+impl Handoff {
+    pub const UNDER_WAY: &str = "under way";
+    pub const DONE: &str = "done";
+    pub const FAILED: &str = "failed";
+
+    pub fn begin(id: u64, kind: &str, from: u64, to: u64, started: &str) -> Self {
+        Handoff {
+            id,
+            kind: kind.to_owned(),
+            outcome: Self::UNDER_WAY.to_owned(),
+            error: None,
+            started: started.to_owned(),
+            from,
+            to,
+            ms_to_ready: None,
+            ms_to_flip: None,
+            steps: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +201,9 @@ pub struct Reloaded {
     pub warnings: Vec<String>,
     /// Version of the snapshot that holds the changes.
     pub snapshot: u64,
+    /// The handoff that makes the rest live; none where everything went live in place.
+    #[serde(default)]
+    pub handoff: Option<Handoff>,
 }
 
 /// Any answer that is not a 200.
@@ -170,6 +213,12 @@ pub struct Refused {
     pub error: String,
     /// Each of what is wrong, where that is more than one thing.
     pub reasons: Vec<String>,
+}
+
+impl Refused {
+    pub fn because(error: String) -> Self {
+        Refused { error, reasons: Vec::new() }
+    }
 }
 
 /// RFC 3339 in UTC, to the second.

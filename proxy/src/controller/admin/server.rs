@@ -19,6 +19,9 @@ use tokio::time::timeout;
 
 use super::answers::{self, HandoffMode, Refused, Reloaded, Status, rfc3339};
 use super::control_socket::ControlSocket;
+use crate::controller::generations::Fleet;
+use crate::controller::journal::Handoffs;
+use crate::controller::steering::Steering;
 use crate::controller::supervisor::Handle;
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -29,9 +32,6 @@ const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 const STATS_LIMIT: Duration = Duration::from_secs(1);
 /// For the worker to take a reloaded snapshot.
 const APPLY_LIMIT: Duration = Duration::from_secs(10);
-
-const NO_HANDOFF: &str = "live handoff is not in this version: a change of listen addresses or \
-                          worker settings needs a restart";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -50,8 +50,9 @@ pub type ReloadRequest = oneshot::Sender<Result<Reloaded, Refused>>;
 #[derive(Debug, Clone)]
 pub struct Sources {
     pub started: SystemTime,
-    pub listeners: Vec<answers::Listener>,
-    pub worker: Handle,
+    pub steering: Arc<Steering>,
+    pub fleet: watch::Receiver<Arc<Fleet>>,
+    pub handoffs: watch::Receiver<Handoffs>,
     pub view: watch::Receiver<Arc<View>>,
     pub reloads: mpsc::Sender<ReloadRequest>,
 }
@@ -138,41 +139,57 @@ async fn route(request: &Request<Incoming>, sources: &Sources) -> Answer {
 }
 
 async fn status(sources: &Sources) -> Status {
-    let counters = sources.worker.stats(STATS_LIMIT).await;
-    let worker = sources.worker.status();
-    let generation = answers::Generation {
-        id: sources.worker.generation(),
-        state: worker.state.as_str().to_owned(),
-        pid: worker.pid,
-        started: rfc3339(worker.started),
-        connections: counters.as_ref().map(|counters| counters.connections),
-        selected: None,
-        migrated: None,
-        ms_to_ready: millis(worker.ready_after),
-        snapshot: worker.applied,
-        deaths: worker.deaths,
-        last_death: worker.last_death,
-        respawn_delay_ms: millis(worker.respawn_delay),
-        counters,
-    };
+    let fleet = sources.fleet.borrow().clone();
+    let workers = fleet.draining.iter().chain([&fleet.active]);
+    let generations = futures_util::future::join_all(workers.map(generation)).await;
+    let listeners = fleet.listeners.addresses().into_iter();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         started: rfc3339(sources.started),
-        handoff: HandoffMode { mode: "none".to_owned(), why: NO_HANDOFF.to_owned() },
-        generations: vec![generation],
-        listeners: sources.listeners.clone(),
-        last_handoffs: Vec::new(),
+        handoff: HandoffMode {
+            mode: sources.steering.mode().to_owned(),
+            why: sources.steering.why().to_owned(),
+        },
+        generations,
+        listeners: listeners
+            .map(|(address, kind)| answers::Listener {
+                address: address.to_string(),
+                kind: kind.as_str().to_owned(),
+            })
+            .collect(),
+        last_handoffs: sources.handoffs.borrow().to_vec(),
         docker: sources.view.borrow().docker.clone(),
     }
 }
 
+async fn generation(worker: &Handle) -> answers::Generation {
+    let counters = worker.stats(STATS_LIMIT).await;
+    let status = worker.status();
+    answers::Generation {
+        id: worker.generation(),
+        state: status.state.as_str().to_owned(),
+        pid: status.pid,
+        started: rfc3339(status.started),
+        connections: counters.as_ref().map(|counters| counters.connections),
+        selected: None,
+        migrated: None,
+        ms_to_ready: millis(status.ready_after),
+        snapshot: status.applied,
+        deaths: status.deaths,
+        last_death: status.last_death,
+        respawn_delay_ms: millis(status.respawn_delay),
+        counters,
+    }
+}
+
 async fn reload(sources: &Sources) -> Result<Reloaded, Refused> {
-    let stopping = || Refused { error: "baton is stopping".to_owned(), reasons: Vec::new() };
+    let stopping = || Refused::because("baton is stopping".to_owned());
     let (reply, answer) = oneshot::channel();
     sources.reloads.send(reply).await.map_err(|_| stopping())?;
     let mut reloaded = answer.await.map_err(|_| stopping())??;
-    if !sources.worker.clone().applied(reloaded.snapshot, APPLY_LIMIT).await {
+    let mut active = sources.fleet.borrow().active.clone();
+    if !active.applied(reloaded.snapshot, APPLY_LIMIT).await {
         let limit = APPLY_LIMIT.as_secs();
         reloaded.warnings.push(format!("the worker did not take the change within {limit} s"));
     }
@@ -218,10 +235,13 @@ mod tests {
             let directory = tempfile::tempdir().expect("tempdir");
             let socket = ControlSocket::claim(&directory.path().join("s")).expect("claim");
             let (requests, reloads) = mpsc::channel(1);
+            let fleet =
+                Fleet { active: Handle::silent(), draining: vec![], listeners: Arc::default() };
             let sources = Sources {
                 started: SystemTime::UNIX_EPOCH,
-                listeners: vec![],
-                worker: Handle::silent(),
+                steering: Arc::new(Steering::Inherit { why: "a test".to_owned() }),
+                fleet: watch::channel(Arc::new(fleet)).1,
+                handoffs: watch::channel(Arc::default()).1,
                 view: watch::channel(Arc::default()).1,
                 reloads: requests,
             };
@@ -256,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn a_reload_answers_what_the_controller_says() {
         let mut running = Running::start();
-        let reloaded = Reloaded { changes: vec![], warnings: vec![], snapshot: 1 };
+        let reloaded = Reloaded { changes: vec![], warnings: vec![], snapshot: 1, handoff: None };
         let refused =
             Refused { error: "no".to_owned(), reasons: vec!["a".to_owned(), "b".to_owned()] };
         for answer in [Ok(reloaded), Err(refused)] {

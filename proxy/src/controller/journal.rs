@@ -1,0 +1,130 @@
+//! The last handoffs, step by step: what `status` shows, and what whoever asked for one follows.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use tokio::sync::watch;
+
+use super::admin::answers::{Handoff, Step, rfc3339};
+
+/// Handoffs that are remembered.
+const REMEMBERED: usize = 10;
+
+/// Newest first.
+pub type Handoffs = Arc<Vec<Handoff>>;
+
+#[derive(Debug, Clone)]
+pub struct Journal(Arc<watch::Sender<Handoffs>>);
+
+/// One handoff that is under way.
+#[derive(Debug)]
+pub struct Entry {
+    journal: Journal,
+    id: u64,
+    begun: Instant,
+}
+
+impl Journal {
+    pub fn new(handoffs: Vec<Handoff>) -> Self {
+        Journal(Arc::new(watch::Sender::new(Arc::new(handoffs))))
+    }
+
+    pub fn follow(&self) -> watch::Receiver<Handoffs> {
+        self.0.subscribe()
+    }
+
+    pub fn last(&self) -> Option<Handoff> {
+        self.0.borrow().first().cloned()
+    }
+
+    /// The handoff that has not ended.
+    pub fn under_way(&self) -> Option<Handoff> {
+        self.0.borrow().iter().find(|handoff| handoff.outcome == Handoff::UNDER_WAY).cloned()
+    }
+
+    pub fn begin(&self, kind: &str, from: u64, to: u64) -> Entry {
+        let id = self.0.borrow().first().map_or(1, |last| last.id + 1);
+        self.0.send_modify(|handoffs| {
+            let handoffs = Arc::make_mut(handoffs);
+            handoffs.insert(0, Handoff::begin(id, kind, from, to, &rfc3339(SystemTime::now())));
+            handoffs.truncate(REMEMBERED);
+        });
+        Entry { journal: self.clone(), id, begun: Instant::now() }
+    }
+}
+
+impl Entry {
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub fn step(&self, text: String) {
+        tracing::info!("handoff {}: {text}", self.id);
+        let ms = self.elapsed_ms();
+        self.modify(|handoff| handoff.steps.push(Step { ms, text }));
+    }
+
+    pub fn ready(&self) {
+        let ms = self.elapsed_ms();
+        self.modify(|handoff| handoff.ms_to_ready = Some(ms));
+    }
+
+    pub fn flipped(&self) {
+        let ms = self.elapsed_ms();
+        self.modify(|handoff| handoff.ms_to_flip = Some(ms));
+    }
+
+    pub fn done(self) {
+        tracing::info!("handoff {}: done", self.id);
+        self.modify(|handoff| handoff.outcome = Handoff::DONE.to_owned());
+    }
+
+    pub fn failed(self, error: &str) {
+        tracing::error!("handoff {}: failed: {error}", self.id);
+        self.modify(|handoff| {
+            handoff.outcome = Handoff::FAILED.to_owned();
+            handoff.error = Some(error.to_owned());
+        });
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn modify(&self, change: impl FnOnce(&mut Handoff)) {
+        self.journal.0.send_modify(|handoffs| {
+            let mut found = Arc::make_mut(handoffs).iter_mut();
+            if let Some(handoff) = found.find(|handoff| handoff.id == self.id) {
+                change(handoff);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_ones_are_remembered_newest_first() {
+        let journal = Journal::new(vec![]);
+        for generation in 1..=12 {
+            let entry = journal.begin("reload", generation, generation + 1);
+            assert_eq!(journal.under_way().map(|handoff| handoff.id), Some(generation));
+            entry.step("started".to_owned());
+            entry.ready();
+            if generation % 2 == 0 { entry.failed("no") } else { entry.done() }
+        }
+        let handoffs = journal.follow().borrow().clone();
+        assert_eq!(
+            handoffs.iter().map(|h| h.id).collect::<Vec<_>>(),
+            [12, 11, 10, 9, 8, 7, 6, 5, 4, 3]
+        );
+        assert_eq!(
+            (handoffs[0].outcome.as_str(), handoffs[0].error.as_deref()),
+            ("failed", Some("no"))
+        );
+        assert_eq!(handoffs[1].outcome, "done");
+        assert!(journal.under_way().is_none());
+    }
+}

@@ -26,9 +26,9 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve, in the foreground. SIGHUP reloads; SIGTERM, SIGINT and SIGQUIT drain and stop, a
+    /// Serve, in the foreground. SIGHUP reloads, SIGUSR2 upgrades; SIGTERM, SIGINT and SIGQUIT drain and stop, a
     /// second one stops at once
-    Run(ConfigArgs),
+    Run(RunArgs),
     /// Show baton at work: upstreams, load and changes under that load; needs nothing installed
     Demo(DemoArgs),
     /// Say what is wrong with the configuration, and what the host lacks; listens on nothing
@@ -39,11 +39,36 @@ pub enum Command {
     Routes(AskArgs),
     /// Show certificates
     Certs(AskArgs),
-    /// Read the configuration again; routes and certificate files go live without a restart
+    /// Read the configuration again: it goes live as a whole, without a restart, or not at all
     Reload(SocketArgs),
+    /// Become another binary without a restart; the one before comes back when its workers do not
+    /// come up
+    Upgrade(UpgradeArgs),
+    /// Return to the binary before the last upgrade, whatever has become of its file
+    Rollback(SocketArgs),
     /// The public half; the controller starts it
     #[command(hide = true)]
     Worker(WorkerArgs),
+    /// Whether this binary could go on from the state on stdin; an upgrade asks
+    #[command(hide = true)]
+    Preflight,
+}
+
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// State of the program that this process was
+    #[arg(long, value_name = "FD", hide = true)]
+    pub resume: Option<RawFd>,
+}
+
+#[derive(Debug, Args)]
+pub struct UpgradeArgs {
+    /// The new binary [default: the file that the running one was started from]
+    pub binary: Option<PathBuf>,
+    #[command(flatten)]
+    pub socket: SocketArgs,
 }
 
 #[derive(Debug, Args)]

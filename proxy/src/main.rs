@@ -6,12 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use baton::cli::{AskArgs, Cli, Command, DemoArgs, SocketArgs, WorkerArgs};
+use baton::cli::{AskArgs, Cli, Command, DemoArgs, SocketArgs, UpgradeArgs, WorkerArgs};
+use baton::controller::admin::answers::UpgradeOrder;
 use baton::controller::admin::{client, tables};
-use baton::controller::{check, run};
+use baton::controller::{check, run, upgrade};
 use baton::{demo, worker};
 use clap::Parser;
 use http::Method;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 #[global_allocator]
@@ -19,7 +21,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Command::Run(args) => run::run(args.config.as_deref()).map_err(Into::into),
+        Command::Run(args) => {
+            run::run(args.config.config.as_deref(), args.resume).map_err(Into::into)
+        }
         Command::Demo(args) => demonstrate(&args),
         Command::Check(args) => print_check(args.config.as_deref()),
         Command::Status(args) => print_answer(&args, "/status", tables::status),
@@ -28,7 +32,10 @@ fn main() -> ExitCode {
             print_answer(&args, "/certs", |list: &Vec<_>| tables::certificates(list))
         }
         Command::Reload(args) => reload(&args),
+        Command::Upgrade(args) => upgrade(&args),
+        Command::Rollback(args) => follow(&args, "/rollback", &()),
         Command::Worker(args) => serve_public(&args),
+        Command::Preflight => preflight(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,6 +75,24 @@ fn print_answer<T: DeserializeOwned>(
 fn reload(args: &SocketArgs) -> anyhow::Result<()> {
     let answer = client::ask(&args.path()?, Method::POST, "/reload")?;
     print(&tables::reloaded(&client::parse(&answer)?))
+}
+
+fn upgrade(args: &UpgradeArgs) -> anyhow::Result<()> {
+    // The controller may stand elsewhere.
+    let binary = args.binary.as_deref().map(std::path::absolute).transpose()?;
+    follow(&args.socket, "/upgrade", &UpgradeOrder { binary })
+}
+
+fn follow(socket: &SocketArgs, path: &str, order: &impl Serialize) -> anyhow::Result<()> {
+    let handoff = client::follow(&socket.path()?, path, order, |step| {
+        // A step that nobody can read does not end the upgrade.
+        let _ = print(&format!("{:>6} ms  {}\n", step.ms, step.text));
+    })?;
+    print(&format!("done: generation {} serves\n", handoff.to))
+}
+
+fn preflight() -> anyhow::Result<()> {
+    print(&format!("{}\n", upgrade::answer_preflight()?))
 }
 
 fn serve_public(args: &WorkerArgs) -> anyhow::Result<()> {

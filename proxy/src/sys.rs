@@ -13,6 +13,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use nix::{libc, setsockopt_impl, sockopt_impl};
+use tokio::io::unix::AsyncFd;
 
 /// Takes ownership of a descriptor that recvmsg (SCM_RIGHTS) put into this process.
 pub(crate) fn own_received(fd: RawFd) -> OwnedFd {
@@ -103,3 +104,21 @@ impl Drop for SharedWord {
 
 // SAFETY: the mapping belongs to the process, and not to the thread that made it.
 unsafe impl Send for SharedWord {}
+/// Sets whether descriptors cross exec.
+pub(crate) fn cross_exec(descriptors: &[RawFd], cross: bool) -> io::Result<()> {
+    let flags = if cross { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+    for &fd in descriptors {
+        // SAFETY: the number is used for one fcntl that changes no more than a flag; the callers
+        // own what it names.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(fd) };
+        fcntl(descriptor, FcntlArg::F_SETFD(flags))?;
+    }
+    Ok(())
+}
+
+/// Watches a descriptor for events; it goes away with what is returned.
+pub(crate) fn watch_descriptor(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an OwnedFd names one open descriptor, always the same, until it is dropped, and is
+    // dropped only after the AsyncFd has let go of it.
+    Ok(unsafe { AsyncFd::register(descriptor) }?)
+}

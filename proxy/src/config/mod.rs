@@ -28,14 +28,26 @@ pub const DEFAULT_PATH: &str = "/etc/baton/baton.toml";
 /// # Errors
 /// Every mistake of the file, or the one that it cannot be read. A named file must be there.
 pub fn load(path: Option<&Path>) -> Result<Config, Mistakes> {
-    let file = path.unwrap_or(Path::new(DEFAULT_PATH));
-    match std::fs::read_to_string(file) {
-        Ok(text) => parse(&text, file),
+    parse(&read(path)?, file(path))
+}
+
+/// The text that [`load`] parses; empty where the default file does not exist.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn read(path: Option<&Path>) -> Result<String, Mistakes> {
+    match std::fs::read_to_string(file(path)) {
+        Ok(text) => Ok(text),
         Err(error) if path.is_none() && error.kind() == io::ErrorKind::NotFound => {
-            Ok(Config::default())
+            Ok(String::new())
         }
-        Err(error) => Err(unreadable(file, &error)),
+        Err(error) => Err(unreadable(file(path), &error)),
     }
+}
+
+/// The file that `path` means.
+pub fn file(path: Option<&Path>) -> &Path {
+    path.unwrap_or(Path::new(DEFAULT_PATH))
 }
 
 /// What the text means. Nothing is looked up, opened or bound; `file` is for the mistakes.

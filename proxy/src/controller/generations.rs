@@ -1,6 +1,9 @@
 //! The generations of workers that live: one that gets new connections, those that drain, and the
 //! handoff from one to the next.
 
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -10,7 +13,8 @@ use super::admin::answers::Refused;
 use super::journal::{Entry, Journal};
 use super::listeners::{BindError, Listeners};
 use super::steering::Steering;
-use super::supervisor::{After, DrainOrder, Handle, Worker};
+use super::supervisor::{self, After, DrainOrder, Handle, Worker, WorkerState};
+use super::upgrade::state::State;
 use super::worker_process::{Executable, Generation, StartError};
 use crate::config::{Config, Drain};
 use crate::protocol::settings::{ListenerKind, WorkerSettings};
@@ -40,22 +44,46 @@ pub struct Fleet {
 }
 
 pub struct Generations {
-    steering: Arc<Steering>,
-    executable: Arc<Executable>,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    common: Common,
     active: Worker,
-    listeners: Arc<Listeners>,
     draining: Vec<Worker>,
-    last_id: u64,
-    journal: Journal,
     under_way: Option<UnderWay>,
-    fleet: watch::Sender<Arc<Fleet>>,
     /// Wait for old listeners to close, and then have the active worker sweep its own.
     sweeps: JoinSet<()>,
 }
 
+/// What is there whether workers are watched over or frozen.
+struct Common {
+    steering: Arc<Steering>,
+    programs: Programs,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    listeners: Arc<Listeners>,
+    last_id: u64,
+    journal: Journal,
+    fleet: watch::Sender<Arc<Fleet>>,
+}
+
+/// The executables of this process: see [`Executables`].
+///
+/// [`Executables`]: super::upgrade::state::Executables
+#[derive(Debug, Clone)]
+pub struct Programs {
+    pub current: Arc<Executable>,
+    pub previous: Option<Arc<Executable>>,
+    pub before: Option<Arc<Executable>>,
+}
+
+/// Generations whose workers nobody watches over.
+pub struct Frozen {
+    common: Common,
+    active: supervisor::Frozen,
+    draining: Vec<supervisor::Frozen>,
+}
+
+type Starting = JoinHandle<Result<Worker, StartError>>;
+
 struct UnderWay {
-    task: JoinHandle<Result<Worker, StartError>>,
+    task: Starting,
     listeners: Arc<Listeners>,
     entry: Entry,
     drain: Drain,
@@ -84,45 +112,119 @@ impl Generations {
     ) -> Result<Self, FirstError> {
         let steering = Arc::new(Steering::choose());
         tracing::info!("handoff mode {}: {}", steering.mode(), steering.why());
-        let executable = Arc::new(executable);
+        let programs = Programs { current: Arc::new(executable), previous: None, before: None };
         let none = Listeners::default();
         let listeners = steering.listeners(&config.listen, config.worker.threads, &none)?;
         let listeners = Arc::new(listeners);
         let generation = Generation {
             id: 1,
-            executable: executable.clone(),
+            executable: programs.current.clone(),
             settings: settings(config, &listeners),
             listeners: listeners.clone(),
             snapshot: snapshots.clone(),
         };
         let active = Worker::start(generation).await?;
-        let fleet =
-            Fleet { active: active.handle(), draining: vec![], listeners: listeners.clone() };
-        Ok(Generations {
+        let journal = Journal::new(Vec::new());
+        Ok(Generations::of(active, vec![], |fleet| Common {
             steering,
-            executable,
+            programs,
             snapshots,
-            active,
             listeners,
-            draining: Vec::new(),
             last_id: 1,
-            journal: Journal::new(Vec::new()),
-            under_way: None,
-            fleet: watch::Sender::new(Arc::new(fleet)),
-            sweeps: JoinSet::new(),
-        })
+            journal,
+            fleet,
+        }))
+    }
+
+    /// The generations of the program that this process was.
+    ///
+    /// # Errors
+    /// When the active worker has been lost on the way.
+    pub fn resume(
+        state: &mut State,
+        snapshots: watch::Receiver<Arc<Snapshot>>,
+    ) -> io::Result<Self> {
+        let steering = Arc::new(Steering::choose());
+        let mut known = HashMap::new();
+        let mut program = |descriptor: RawFd| {
+            known
+                .entry(descriptor)
+                .or_insert_with(|| Arc::new(Executable::resume(descriptor)))
+                .clone()
+        };
+        let programs = Programs {
+            current: program(state.executables.current),
+            previous: state.executables.previous.map(&mut program),
+            before: state.executables.before.map(&mut program),
+        };
+        let mut resume = |worker: WorkerState| {
+            let executable = program(worker.process.executable);
+            supervisor::Frozen::resume(worker, executable, snapshots.clone())
+        };
+        let draining: Vec<_> =
+            // One that drained and went meanwhile is nobody's loss.
+            std::mem::take(&mut state.draining).into_iter().filter_map(|w| resume(w).ok()).collect();
+        let active = resume(state.active.take().ok_or(io::ErrorKind::NotFound)?)?;
+        let listeners = active.listeners();
+        let journal = Journal::new(std::mem::take(&mut state.handoffs));
+        let last_id = state.last_generation;
+        let draining = draining.into_iter().map(Worker::thaw).collect();
+        Ok(Generations::of(Worker::thaw(active), draining, |fleet| Common {
+            steering,
+            programs,
+            snapshots,
+            listeners,
+            last_id,
+            journal,
+            fleet,
+        }))
+    }
+
+    fn of(
+        active: Worker,
+        draining: Vec<Worker>,
+        common: impl FnOnce(watch::Sender<Arc<Fleet>>) -> Common,
+    ) -> Self {
+        let fleet = watch::Sender::new(Arc::new(Fleet {
+            active: active.handle(),
+            draining: vec![],
+            listeners: Arc::default(),
+        }));
+        let common = common(fleet);
+        Generations::thaw_workers(common, active, draining)
+    }
+
+    fn thaw_workers(common: Common, active: Worker, draining: Vec<Worker>) -> Self {
+        let sweeps = JoinSet::new();
+        let mut generations = Generations { common, active, draining, under_way: None, sweeps };
+        generations.publish();
+        for old in generations.draining.iter().map(Worker::handle).collect::<Vec<_>>() {
+            generations.sweep_after(old);
+        }
+        generations
+    }
+
+    /// Lets go of all workers, which serve on by themselves. Only without a handoff under way. None
+    /// when the active worker is gone for good.
+    pub async fn freeze(self) -> Option<Frozen> {
+        let Generations { common, active, draining, .. } = self;
+        let mut frozen = Vec::new();
+        for worker in draining {
+            frozen.extend(worker.freeze().await);
+        }
+        Some(Frozen { common, active: active.freeze().await?, draining: frozen })
     }
 
     pub fn steering(&self) -> Arc<Steering> {
-        self.steering.clone()
+        self.common.steering.clone()
     }
 
     pub fn fleet(&self) -> watch::Receiver<Arc<Fleet>> {
-        self.fleet.subscribe()
+        self.common.fleet.subscribe()
     }
 
     pub fn journal(&self) -> Journal {
-        self.journal.clone()
+        self.common.journal.clone()
     }
 
     /// Begins a handoff to a generation with this configuration. Returns its number in the journal.
@@ -130,35 +232,72 @@ impl Generations {
     /// # Errors
     /// When another handoff is under way, or an address cannot be had. Nothing has changed then.
     pub fn begin(&mut self, kind: &str, config: &Config) -> Result<u64, Refused> {
+        let entry = self.announce(kind)?;
+        let id = entry.id();
+        match self.start_next(config) {
+            Ok((task, listeners)) => {
+                let drain = config.drain.clone();
+                self.under_way = Some(UnderWay { task, listeners, entry, drain });
+                Ok(id)
+            }
+            Err(error) => {
+                entry.failed(&error.to_string());
+                Err(Refused::because(error.to_string()))
+            }
+        }
+    }
+
+    /// Goes on with a handoff that the program before this one began.
+    ///
+    /// # Errors
+    /// As [`Generations::begin`].
+    pub fn go_on(&mut self, entry: Entry, config: &Config) -> Result<(), String> {
+        match self.start_next(config) {
+            Ok((task, listeners)) => {
+                let drain = config.drain.clone();
+                self.under_way = Some(UnderWay { task, listeners, entry, drain });
+                Ok(())
+            }
+            Err(error) => {
+                entry.failed(&error.to_string());
+                Err(error.to_string())
+            }
+        }
+    }
+
+    /// Enters a handoff into the journal.
+    ///
+    /// # Errors
+    /// When another one is under way.
+    pub fn announce(&self, kind: &str) -> Result<Entry, Refused> {
         self.refuse_second()?;
+        let from = self.active.handle().generation();
+        Ok(self.common.journal.begin(kind, from, self.common.last_id + 1))
+    }
+
+    /// What a rollback would return to.
+    pub fn programs(&self) -> &Programs {
+        &self.common.programs
+    }
+
+    fn start_next(&mut self, config: &Config) -> Result<(Starting, Arc<Listeners>), BindError> {
         let threads = config.worker.threads;
-        let listeners = self
-            .steering
-            .listeners(&config.listen, threads, &self.listeners)
-            .map_err(|error| Refused::because(error.to_string()))?;
+        let steering = &self.common.steering;
+        let listeners = steering.listeners(&config.listen, threads, &self.common.listeners)?;
         let listeners = Arc::new(listeners);
-        self.last_id += 1;
-        let entry = self.journal.begin(kind, self.active.handle().generation(), self.last_id);
-        entry.step(format!("starting generation {} with {threads} threads", self.last_id));
+        self.common.last_id += 1;
         let generation = Generation {
-            id: self.last_id,
-            executable: self.executable.clone(),
+            id: self.common.last_id,
+            executable: self.common.programs.current.clone(),
             settings: settings(config, &listeners),
             listeners: listeners.clone(),
-            snapshot: self.snapshots.clone(),
+            snapshot: self.common.snapshots.clone(),
         };
-        let id = entry.id();
-        self.under_way = Some(UnderWay {
-            task: tokio::spawn(Worker::start(generation)),
-            listeners,
-            entry,
-            drain: config.drain.clone(),
-        });
-        Ok(id)
+        Ok((tokio::spawn(Worker::start(generation)), listeners))
     }
 
     fn refuse_second(&self) -> Result<(), Refused> {
-        match self.journal.under_way() {
+        match self.common.journal.under_way() {
             None => Ok(()),
             Some(other) => Err(Refused::because(format!(
                 "handoff {} ({}) is under way: try again when it is over",
@@ -195,7 +334,7 @@ impl Generations {
         let worker = match started {
             Ok(worker) => worker,
             Err(error) => {
-                let (new, old) = (self.last_id, self.active.handle().generation());
+                let (new, old) = (self.common.last_id, self.active.handle().generation());
                 let error = format!("generation {new}: {error}; generation {old} goes on");
                 entry.failed(&error);
                 return Event::Failed { error };
@@ -205,16 +344,16 @@ impl Generations {
         entry.ready();
         entry.step(format!(
             "generation {} (pid {}) is ready after {} ms",
-            self.last_id,
+            self.common.last_id,
             status.pid.unwrap_or_default(),
             status.ready_after.as_millis()
         ));
         // Everything that can fail lies behind: from here on it is one switch.
         entry.flipped();
-        entry.step(format!("new connections go to generation {}", self.last_id));
-        self.listeners = listeners;
+        entry.step(format!("new connections go to generation {}", self.common.last_id));
+        self.common.listeners = listeners;
         let old = std::mem::replace(&mut self.active, worker);
-        old.drain(DrainOrder::new(&drain, self.steering.after())).await;
+        old.drain(DrainOrder::new(&drain, self.common.steering.after())).await;
         self.sweep_after(old.handle());
         self.draining.push(old);
         self.hurry_oldest().await;
@@ -227,7 +366,7 @@ impl Generations {
     ///
     /// [`ToWorker::Sweep`]: crate::protocol::frame::ToWorker::Sweep
     fn sweep_after(&mut self, mut old: Handle) {
-        let fleet = self.fleet.subscribe();
+        let fleet = self.common.fleet.subscribe();
         self.sweeps.spawn(async move {
             old.quiesced().await;
             let active = fleet.borrow().active.clone();
@@ -240,7 +379,7 @@ impl Generations {
             return;
         }
         if let Some(oldest) = self.draining.first() {
-            let after = self.steering.after();
+            let after = self.common.steering.after();
             let order = DrainOrder { limit: HURRY, tunnel_limit: HURRY, after };
             tracing::warn!(
                 "more than {MOST_ALIVE} generations: generation {} has {} s left",
@@ -252,17 +391,17 @@ impl Generations {
     }
 
     fn publish(&self) {
-        self.fleet.send_replace(Arc::new(Fleet {
+        self.common.fleet.send_replace(Arc::new(Fleet {
             active: self.active.handle(),
             draining: self.draining.iter().map(Worker::handle).collect(),
-            listeners: self.listeners.clone(),
+            listeners: self.common.listeners.clone(),
         }));
     }
 
     /// Drains every generation, with nobody after it.
     pub async fn drain_all(&mut self, limits: &Drain) {
         self.abandon_handoff();
-        self.listeners = Arc::default();
+        self.common.listeners = Arc::default();
         self.publish();
         let order = DrainOrder::new(limits, After::Nobody);
         for worker in self.draining.iter().chain([&self.active]) {
@@ -292,6 +431,27 @@ impl Generations {
         for worker in self.draining {
             worker.join().await;
         }
+    }
+}
+
+impl Frozen {
+    /// Watches over the workers again.
+    pub fn thaw(self) -> Generations {
+        let Frozen { common, active, draining } = self;
+        let draining = draining.into_iter().map(Worker::thaw).collect();
+        Generations::thaw_workers(common, Worker::thaw(active), draining)
+    }
+
+    /// Fills in what a state says of generations.
+    pub fn describe(&self, state: &mut State) {
+        state.last_generation = self.common.last_id;
+        state.active = Some(self.active.state());
+        state.draining = self.draining.iter().map(supervisor::Frozen::state).collect();
+        state.handoffs = self.common.journal.follow().borrow().to_vec();
+    }
+
+    pub fn programs(&self) -> &Programs {
+        &self.common.programs
     }
 }
 

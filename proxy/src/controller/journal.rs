@@ -1,7 +1,7 @@
 //! The last handoffs, step by step: what `status` shows, and what whoever asked for one follows.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 
@@ -21,7 +21,7 @@ pub struct Journal(Arc<watch::Sender<Handoffs>>);
 pub struct Entry {
     journal: Journal,
     id: u64,
-    begun: Instant,
+    begun: SystemTime,
 }
 
 impl Journal {
@@ -42,6 +42,11 @@ impl Journal {
         self.0.borrow().iter().find(|handoff| handoff.outcome == Handoff::UNDER_WAY).cloned()
     }
 
+    /// Goes on with a handoff that began in the program before.
+    pub fn resume(&self, id: u64, begun: SystemTime) -> Entry {
+        Entry { journal: self.clone(), id, begun }
+    }
+
     pub fn begin(&self, kind: &str, from: u64, to: u64) -> Entry {
         let id = self.0.borrow().first().map_or(1, |last| last.id + 1);
         self.0.send_modify(|handoffs| {
@@ -49,7 +54,7 @@ impl Journal {
             handoffs.insert(0, Handoff::begin(id, kind, from, to, &rfc3339(SystemTime::now())));
             handoffs.truncate(REMEMBERED);
         });
-        Entry { journal: self.clone(), id, begun: Instant::now() }
+        Entry { journal: self.clone(), id, begun: SystemTime::now() }
     }
 }
 
@@ -87,8 +92,13 @@ impl Entry {
         });
     }
 
+    pub fn begun(&self) -> SystemTime {
+        self.begun
+    }
+
     fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+        // A clock that was set back meanwhile costs a figure, nothing else.
+        u64::try_from(self.begun.elapsed().unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn modify(&self, change: impl FnOnce(&mut Handoff)) {

@@ -2,18 +2,28 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::port_holder::{self, Holder};
 use crate::config::Listen;
 use crate::protocol::frame::ListenerSlot;
 use crate::protocol::settings::ListenerKind;
+use crate::sys;
 
 /// Connections that wait for accept, for each socket. The kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+
+/// Sockets that cross exec: see [`super::upgrade::state`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BoundState {
+    pub wanted: SocketAddr,
+    pub slot: ListenerSlot,
+    pub socket: RawFd,
+}
 
 /// Every public socket: one for each listen address and worker thread, all of one SO_REUSEPORT
 /// group for each address. The controller keeps them, so that accept queues outlive a worker.
@@ -120,6 +130,25 @@ impl Listeners {
             }
         }
         addresses
+    }
+
+    pub fn state(&self) -> Vec<BoundState> {
+        let state = |bound: &Bound| BoundState {
+            wanted: bound.wanted,
+            slot: bound.slot,
+            socket: bound.socket.as_raw_fd(),
+        };
+        self.sockets.iter().map(state).collect()
+    }
+
+    /// Takes over sockets that crossed exec.
+    pub fn resume(state: Vec<BoundState>) -> Self {
+        let bound = |state: BoundState| Bound {
+            wanted: state.wanted,
+            slot: state.slot,
+            socket: sys::own_inherited(state.socket),
+        };
+        Listeners { sockets: state.into_iter().map(bound).collect() }
     }
 
     fn bound(&self, wanted: SocketAddr) -> Option<&Bound> {

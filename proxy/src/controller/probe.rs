@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
@@ -20,7 +21,7 @@ const MAX_CONNECTS: usize = 64;
 
 /// One address of one run of a container. A container that restarts keeps its address, but what was
 /// found of the run before says nothing of the new one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Target {
     pub address: SocketAddr,
     /// Id of the container.
@@ -39,9 +40,12 @@ pub struct Prober {
 impl Prober {
     /// The receiver has those of the wanted targets that have accepted a connection. From then on a
     /// target counts as reachable until it is no longer wanted: passive ejection does the rest.
-    pub fn start() -> (Prober, watch::Receiver<Arc<HashSet<Target>>>) {
+    ///
+    /// `known` were found before; they count until they are no longer wanted.
+    pub fn start(known: Vec<Target>) -> (Prober, watch::Receiver<Arc<HashSet<Target>>>) {
         let (wanted, wanted_receiver) = watch::channel(BTreeSet::new());
-        let (reachable, reachable_receiver) = watch::channel(Arc::default());
+        let known: Arc<HashSet<_>> = Arc::new(known.into_iter().collect());
+        let (reachable, reachable_receiver) = watch::channel(known);
         let task = tokio::spawn(run(wanted_receiver, reachable));
         (Prober { wanted, task }, reachable_receiver)
     }
@@ -155,7 +159,7 @@ mod tests {
     async fn a_port_that_accepts_is_reachable_while_it_is_wanted() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let target = target(listener.local_addr().expect("address"), "1");
-        let (prober, mut receiver) = Prober::start();
+        let (prober, mut receiver) = Prober::start(vec![]);
         prober.want([target.clone()].into());
         until(&mut receiver, &[&target]).await;
         prober.want([].into());
@@ -170,7 +174,7 @@ mod tests {
         socket.bind("127.0.0.1:0".parse().expect("address")).expect("bind");
         let target = target(socket.local_addr().expect("address"), "1");
         assert!(!accepts(target.address).await);
-        let (prober, mut receiver) = Prober::start();
+        let (prober, mut receiver) = Prober::start(vec![]);
         prober.want([target.clone()].into());
         let _listener = socket.listen(8).expect("listen");
         until(&mut receiver, &[&target]).await;
@@ -182,7 +186,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (first, second) = (target(address, "1"), target(address, "2"));
-        let (prober, mut receiver) = Prober::start();
+        let (prober, mut receiver) = Prober::start(vec![]);
         prober.want([first.clone()].into());
         until(&mut receiver, &[&first]).await;
         prober.want([second.clone()].into());
@@ -197,7 +201,7 @@ mod tests {
         let dead = target(socket.local_addr().expect("address"), "1");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let alive = target(listener.local_addr().expect("address"), "1");
-        let (prober, mut receiver) = Prober::start();
+        let (prober, mut receiver) = Prober::start(vec![]);
         prober.want([dead, alive.clone()].into());
         until(&mut receiver, &[&alive]).await;
         prober.stop().await;

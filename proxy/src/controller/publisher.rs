@@ -31,8 +31,14 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes nothing yet: see [`Publisher::publish`].
-    pub fn new(certificates: Certificates, routes: Vec<StaticRoute>, prefer_ipv6: bool) -> Self {
+    /// Publishes nothing yet: see [`Publisher::publish`]. `snapshot` is what workers route by until
+    /// then.
+    pub fn new(
+        certificates: Certificates,
+        routes: Vec<StaticRoute>,
+        prefer_ipv6: bool,
+        snapshot: Snapshot,
+    ) -> Self {
         Publisher {
             certificates,
             routes,
@@ -40,7 +46,7 @@ impl Publisher {
             table: Table::default(),
             problems: Vec::new(),
             due: SystemTime::now(),
-            snapshot: watch::Sender::default(),
+            snapshot: watch::Sender::new(Arc::new(snapshot)),
             view: watch::Sender::default(),
         }
     }
@@ -61,6 +67,10 @@ impl Publisher {
     /// Version of the snapshot that was published last.
     pub fn version(&self) -> u64 {
         self.snapshot.borrow().version
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot::clone(&self.snapshot.borrow())
     }
 
     /// When to publish again although nothing has happened: a certificate is renewed or ends then.

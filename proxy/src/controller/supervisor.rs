@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 
+use super::listeners::Listeners;
 use super::respawn::Backoff;
-use super::worker_process::{Event, Generation, Process, StartError};
+use super::worker_process::{Event, Executable, Generation, Process, ProcessState, StartError};
 use crate::config::Drain;
 use crate::protocol::frame::{ToWorker, WorkerStats};
 use crate::protocol::snapshot::Snapshot;
@@ -29,7 +31,28 @@ const ORDERS: usize = 16;
 #[derive(Debug)]
 pub struct Worker {
     handle: Handle,
-    supervisor: JoinHandle<()>,
+    supervisor: JoinHandle<Option<Box<Frozen>>>,
+}
+
+/// A worker that nobody watches over for a moment: it serves on by itself. What crosses exec is made
+/// from it, and it is thawed where exec fails.
+#[derive(Debug)]
+pub struct Frozen {
+    process: Process,
+    generation: Generation,
+    status: Status,
+    backoff: Backoff,
+    draining: Option<tokio::time::Instant>,
+}
+
+/// A frozen worker as it crosses exec.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WorkerState {
+    pub process: ProcessState,
+    pub deaths: u64,
+    pub last_death: Option<String>,
+    /// Time left to a worker that drains.
+    pub draining: Option<Duration>,
 }
 
 /// Looks at a worker, and asks it for its counters.
@@ -99,6 +122,7 @@ enum Order {
     Stats(oneshot::Sender<WorkerStats>),
     Sweep,
     Drain(DrainOrder),
+    Freeze,
     Kill,
 }
 
@@ -152,18 +176,37 @@ impl Worker {
     pub async fn start(mut generation: Generation) -> Result<Self, StartError> {
         let snapshot = generation.snapshot.borrow_and_update().clone();
         let process = Process::start(&generation, &snapshot).await?;
+        let status = Status::of(&process);
+        let backoff = Backoff::default();
+        Ok(Worker::thaw(Frozen { process, generation, status, backoff, draining: None }))
+    }
+
+    /// Watches over a worker.
+    pub fn thaw(frozen: Frozen) -> Self {
+        let Frozen { process, generation, status, backoff, draining } = frozen;
         let (orders, order_queue) = mpsc::channel(ORDERS);
-        let (status_tx, status) = watch::channel(Status::of(&process));
+        // A drain that was in its first moments closes its listeners now at the latest.
+        let open = draining.is_some() && !status.quiesced;
+        let quiesce_limit = open.then(|| tokio::time::Instant::now() + QUIESCE_LIMIT);
+        let (status_tx, status) = watch::channel(status);
         let handle = Handle { generation: generation.id, orders, status };
         let supervisor = Supervisor {
             generation,
             status: status_tx,
             orders: order_queue,
-            backoff: Backoff::default(),
-            draining: None,
-            quiesce_limit: None,
+            backoff,
+            draining,
+            quiesce_limit,
+            freeze: false,
         };
-        Ok(Worker { handle, supervisor: tokio::spawn(supervisor.supervise(process)) })
+        Worker { handle, supervisor: tokio::spawn(supervisor.supervise(process)) }
+    }
+
+    /// Stops watching over the worker, between two frames; one whose next process is just being
+    /// started is waited for. None when it is gone.
+    pub async fn freeze(self) -> Option<Frozen> {
+        let _ = self.handle.orders.send(Order::Freeze).await;
+        self.supervisor.await.ok().flatten().map(|frozen| *frozen)
     }
 
     pub fn handle(&self) -> Handle {
@@ -255,6 +298,52 @@ impl Handle {
     }
 }
 
+impl Frozen {
+    pub fn state(&self) -> WorkerState {
+        let now = tokio::time::Instant::now();
+        WorkerState {
+            process: self.process.state(&self.generation),
+            deaths: self.status.deaths,
+            last_death: self.status.last_death.clone(),
+            draining: self.draining.map(|deadline| deadline.saturating_duration_since(now)),
+        }
+    }
+
+    /// # Errors
+    /// When the worker is gone.
+    pub fn resume(
+        state: WorkerState,
+        executable: Arc<Executable>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+    ) -> std::io::Result<Self> {
+        let (process, generation) = Process::resume(state.process, executable, snapshot)?;
+        let is_draining = state.draining.is_some();
+        let status = Status {
+            state: if is_draining { State::Draining } else { State::Active },
+            deaths: state.deaths,
+            last_death: state.last_death,
+            quiesced: process.quiesced,
+            ..Status::of(&process)
+        };
+        let draining = state.draining.map(|left| tokio::time::Instant::now() + left);
+        Ok(Frozen { process, generation, status, backoff: Backoff::default(), draining })
+    }
+
+    pub fn listeners(&self) -> Arc<Listeners> {
+        self.generation.listeners.clone()
+    }
+
+    pub fn executable(&self) -> &Executable {
+        &self.generation.executable
+    }
+}
+
+/// Why [`Supervisor::serve`] returned.
+enum Served {
+    Ended(String),
+    Frozen,
+}
+
 /// Owns the process that serves, and replaces it when it dies unasked.
 struct Supervisor {
     generation: Generation,
@@ -265,13 +354,18 @@ struct Supervisor {
     draining: Option<tokio::time::Instant>,
     /// When the listeners of a draining worker that hangs are closed under it.
     quiesce_limit: Option<tokio::time::Instant>,
+    /// To be frozen as soon as there is a process.
+    freeze: bool,
 }
 
 impl Supervisor {
-    async fn supervise(mut self, mut process: Process) {
+    async fn supervise(mut self, mut process: Process) -> Option<Box<Frozen>> {
         let id = self.generation.id;
         loop {
-            let reason = self.serve(&mut process).await;
+            let reason = match self.serve(&mut process).await {
+                Served::Ended(reason) => reason,
+                Served::Frozen => return Some(Box::new(self.frozen(process))),
+            };
             if self.draining.is_some() {
                 tracing::info!("worker {id} (pid {}) {reason}", process.pid);
                 break;
@@ -290,11 +384,21 @@ impl Supervisor {
             status.state = State::Gone;
             status.pid = None;
         });
+        None
+    }
+
+    fn frozen(self, process: Process) -> Frozen {
+        let status = self.status.borrow().clone();
+        let Supervisor { generation, backoff, draining, .. } = self;
+        Frozen { process, generation, status, backoff, draining }
     }
 
     /// Serves until the process is gone, and says how it went.
-    async fn serve(&mut self, process: &mut Process) -> String {
+    async fn serve(&mut self, process: &mut Process) -> Served {
         loop {
+            if self.freeze {
+                return Served::Frozen;
+            }
             let deadline = self.draining;
             let step = tokio::select! {
                 event = process.next() => match event {
@@ -305,9 +409,10 @@ impl Supervisor {
                         }
                         Ok(())
                     }
-                    Event::Ended(how) => return how,
+                    Event::Ended(how) => return Served::Ended(how),
                     Event::Lost(reason) => Err(reason),
                 },
+                // Newer ones than that a process was started with, or had before it was frozen.
                 Ok(()) = self.generation.snapshot.changed() => {
                     let snapshot = self.generation.snapshot.borrow_and_update().clone();
                     process.send(&ToWorker::Snapshot(Box::new(Snapshot::clone(&snapshot)))).await
@@ -323,7 +428,7 @@ impl Supervisor {
             };
             if let Err(reason) = step {
                 tracing::warn!("worker (pid {}) {reason}: killing it", process.pid);
-                return process.end().await;
+                return Served::Ended(process.end().await);
             }
         }
     }
@@ -334,6 +439,10 @@ impl Supervisor {
             Some(Order::Sweep) => process.send(&ToWorker::Sweep).await,
             Some(Order::Drain(order)) => self.begin_drain(&order, process).await,
             // Without anybody who could order a drain, nobody wants the worker.
+            Some(Order::Freeze) => {
+                self.freeze = true;
+                Ok(())
+            }
             Some(Order::Kill) | None => {
                 self.draining = Some(tokio::time::Instant::now());
                 Ok(())
@@ -410,7 +519,7 @@ impl Supervisor {
             };
             let started = tokio::select! {
                 started = start => started,
-                () = stop_ordered(&mut self.orders) => {
+                () = stop_ordered(&mut self.orders, &mut self.freeze) => {
                     self.draining = Some(tokio::time::Instant::now());
                     return None;
                 }
@@ -436,8 +545,14 @@ impl Supervisor {
 }
 
 /// Returns at the first order that ends a worker; nobody can answer the others meanwhile.
-async fn stop_ordered(orders: &mut mpsc::Receiver<Order>) {
-    while let Some(Order::Stats(_)) = orders.recv().await {}
+async fn stop_ordered(orders: &mut mpsc::Receiver<Order>, freeze: &mut bool) {
+    loop {
+        match orders.recv().await {
+            Some(Order::Stats(_) | Order::Sweep) => {}
+            Some(Order::Freeze) => *freeze = true,
+            Some(Order::Drain(_) | Order::Kill) | None => return,
+        }
+    }
 }
 
 async fn at(deadline: Option<tokio::time::Instant>) {

@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -30,7 +30,7 @@ pub enum RequestError {
 /// When the other end hangs up, or answers with anything but HTTP.
 pub async fn ask(
     stream: UnixStream,
-    mut request: Request<Empty<Bytes>>,
+    mut request: Request<Full<Bytes>>,
 ) -> Result<(StatusCode, Bytes), RequestError> {
     request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     let (mut sender, connection) =

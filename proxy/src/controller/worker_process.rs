@@ -3,28 +3,32 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, header};
-use http_body_util::Empty;
+use http_body_util::Full;
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 
-use super::listeners::Listeners;
+use super::child::Child;
+use super::listeners::{BoundState, Listeners};
 use super::unix_http::{self, RequestError};
 use crate::protocol;
 use crate::protocol::channel::{self, ChannelError, MAX_DESCRIPTORS};
 use crate::protocol::frame::{FromWorker, ToWorker, WorkerStats};
 use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
+use crate::sys;
 
 /// From spawn to the answered readiness question.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -44,14 +48,37 @@ const ENVIRONMENT: [&str; 3] = ["NO_COLOR", "RUST_BACKTRACE", "TZ"];
 #[derive(Debug)]
 pub struct Executable(File);
 
+impl AsRawFd for Executable {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Executable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 impl Executable {
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        File::open(path).map(Executable)
+    }
+
+    /// Takes over a descriptor that crossed exec.
+    pub fn resume(descriptor: RawFd) -> Self {
+        Executable(sys::own_inherited(descriptor).into())
+    }
+
     /// # Errors
     /// When /proc is not mounted.
     pub fn of_this_process() -> io::Result<Self> {
         File::open("/proc/self/exe").map(Executable)
     }
 
-    fn command(&self) -> Command {
+    pub fn command(&self) -> Command {
         // The child resolves the path in its own descriptor table, a copy of ours, before exec
         // closes what is marked CLOEXEC.
         let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
@@ -109,6 +136,23 @@ pub struct Process {
     questions: u64,
 }
 
+/// A process that crosses exec, with what it was started with.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ProcessState {
+    pub generation: u64,
+    pub pid: u32,
+    pub executable: RawFd,
+    pub settings: WorkerSettings,
+    pub listeners: Vec<BoundState>,
+    pub channel: RawFd,
+    /// What was read of a frame that is not complete.
+    pub unread: Vec<u8>,
+    pub started: SystemTime,
+    pub ready_after: Duration,
+    pub applied: u64,
+    pub quiesced: bool,
+}
+
 /// What a process did.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event {
@@ -140,6 +184,58 @@ impl Process {
         }
     }
 
+    pub fn state(&self, generation: &Generation) -> ProcessState {
+        ProcessState {
+            generation: generation.id,
+            pid: self.pid,
+            executable: generation.executable.as_raw_fd(),
+            settings: generation.settings.clone(),
+            listeners: generation.listeners.state(),
+            channel: self.receiver.socket().as_raw_fd(),
+            unread: self.receiver.unread().to_vec(),
+            started: self.started,
+            ready_after: self.ready_after,
+            applied: self.applied,
+            quiesced: self.quiesced,
+        }
+    }
+
+    /// Takes over a process that an earlier program in this process had. `executable` is the one of
+    /// its state, which several may share.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn resume(
+        state: ProcessState,
+        executable: Arc<Executable>,
+        snapshot: watch::Receiver<Arc<Snapshot>>,
+    ) -> io::Result<(Self, Generation)> {
+        let socket = std::os::unix::net::UnixStream::from(sys::own_inherited(state.channel));
+        socket.set_nonblocking(true)?;
+        let (sender, receiver) = channel::resume(UnixStream::from_std(socket)?, &state.unread);
+        let process = Process {
+            child: Child::adopt(state.pid)?,
+            pid: state.pid,
+            sender,
+            receiver,
+            born: Instant::now(),
+            started: state.started,
+            ready_after: state.ready_after,
+            applied: state.applied,
+            quiesced: state.quiesced,
+            asked: HashMap::new(),
+            questions: 0,
+        };
+        let generation = Generation {
+            id: state.generation,
+            executable,
+            settings: state.settings,
+            listeners: Arc::new(Listeners::resume(state.listeners)),
+            snapshot,
+        };
+        Ok((process, generation))
+    }
+
     fn spawn(generation: &Generation) -> io::Result<Self> {
         let (near, far) = std::os::unix::net::UnixStream::pair()?;
         near.set_nonblocking(true)?;
@@ -159,7 +255,7 @@ impl Process {
         let (sender, receiver) = channel::channel(UnixStream::from_std(near)?);
         Ok(Process {
             pid: child.id().unwrap_or_default(),
-            child,
+            child: Child::Spawned(child),
             sender,
             receiver,
             born: Instant::now(),
@@ -226,7 +322,7 @@ impl Process {
         drop(far);
         let request = Request::get(READY_PATH)
             .header(header::HOST, READY_HOST)
-            .body(Empty::<Bytes>::new())
+            .body(Full::<Bytes>::default())
             .expect("constants make a request");
         let (status, body) = unix_http::ask(near, request).await?;
         if status == StatusCode::OK && body.trim_ascii() == READY_BODY.as_bytes() {
@@ -310,7 +406,7 @@ impl Process {
     /// Makes sure that the process is gone, and says how it went.
     pub async fn end(&mut self) -> String {
         // An error means that it has exited already.
-        let _ = self.child.start_kill();
+        let _ = self.child.kill();
         how(self.child.wait().await)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use bytes::{Buf, BytesMut};
@@ -55,16 +55,33 @@ pub struct Receiver<T> {
 
 /// Both halves over one connected stream socket.
 pub fn channel<Out, In>(stream: UnixStream) -> (Sender<Out>, Receiver<In>) {
+    resume(stream, &[])
+}
+
+/// As [`channel`], where bytes had been read of a frame that was not complete.
+pub fn resume<Out, In>(stream: UnixStream, unread: &[u8]) -> (Sender<Out>, Receiver<In>) {
     let stream = Arc::new(stream);
     (
         Sender { stream: stream.clone(), frame: PhantomData },
         Receiver {
             stream,
-            bytes: BytesMut::new(),
+            bytes: BytesMut::from(unread),
             descriptors: VecDeque::new(),
             frame: PhantomData,
         },
     )
+}
+
+impl<T> Receiver<T> {
+    /// The socket of both halves.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
+    /// What was read of a frame that is not complete.
+    pub fn unread(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 impl<T: Serialize> Sender<T> {

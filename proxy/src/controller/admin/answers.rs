@@ -2,6 +2,7 @@
 //!
 //! Times are RFC 3339 in UTC; a name that ends in `_ms` is in milliseconds.
 
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -70,7 +71,7 @@ pub struct Listener {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handoff {
     pub id: u64,
-    /// `reload`
+    /// `reload`, `upgrade` or `rollback`.
     pub kind: String,
     /// `under way`, `done` or `failed`.
     pub outcome: String,
@@ -204,6 +205,22 @@ pub struct Reloaded {
     /// The handoff that makes the rest live; none where everything went live in place.
     #[serde(default)]
     pub handoff: Option<Handoff>,
+}
+
+/// `POST /upgrade`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpgradeOrder {
+    /// Absolute; none is the file that the running program was started from.
+    pub binary: Option<PathBuf>,
+}
+
+/// `POST /upgrade` or `POST /rollback` that has begun: what becomes of it is in
+/// [`Status::last_handoffs`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// [`Handoff::id`]
+    pub handoff: u64,
 }
 
 /// Any answer that is not a 200.

@@ -6,16 +6,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::Empty;
+use http_body_util::Full;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::answers::Refused;
+use super::answers::{Begun, Handoff, Refused, Status, Step};
 use crate::controller::unix_http::{self, RequestError};
 
 /// Longer than the server's own limits.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// Between two looks at a handoff that is under way.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
+/// For a handoff; the controller's own limits end it earlier.
+const FOLLOW_LIMIT: Duration = Duration::from_secs(120);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -32,6 +37,10 @@ pub enum AskError {
     Request(#[from] RequestError),
     #[error("{}", refusal(.0))]
     Refused(Refused),
+    #[error("{0}")]
+    Failed(String),
+    #[error("the controller has forgotten this handoff: see the log of `baton run`")]
+    Lost,
     #[error("the answer is of another version: {0}: ask with --json")]
     Unreadable(String),
     #[error("runtime: {0}")]
@@ -62,13 +71,71 @@ pub fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, AskError> {
     serde_json::from_slice(answer).map_err(|e| AskError::Unreadable(e.to_string()))
 }
 
+/// Orders an upgrade or a rollback, and tells its steps as they come until its outcome is known. The
+/// controller becomes another program meanwhile, so that an answer may be lost with it: the journal
+/// crosses, and is asked instead.
+///
+/// # Errors
+/// As [`ask`], and [`AskError::Failed`] with the reason when the old program goes on.
+pub fn follow(
+    socket: &Path,
+    path: &str,
+    order: &impl Serialize,
+    mut tell: impl FnMut(&Step),
+) -> Result<Handoff, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(AskError::Runtime)?;
+    let body = serde_json::to_vec(order).expect("orders have string keys alone");
+    runtime.block_on(async {
+        let begun = exchange_with(socket, Method::POST, path, body.into()).await?;
+        let Begun { handoff } = parse(&begun)?;
+        let mut told = 0;
+        let watching = async {
+            loop {
+                let found = journal(socket).await?.into_iter().find(|other| other.id == handoff);
+                let Some(found) = found else { return Err(AskError::Lost) };
+                found.steps[told..].iter().for_each(&mut tell);
+                told = found.steps.len();
+                match found.outcome.as_str() {
+                    Handoff::UNDER_WAY => tokio::time::sleep(FOLLOW_PAUSE).await,
+                    Handoff::DONE => return Ok(found),
+                    _ => return Err(AskError::Failed(found.error.unwrap_or_default())),
+                }
+            }
+        };
+        timeout(FOLLOW_LIMIT, watching).await.unwrap_or(Err(AskError::TimedOut))
+    })
+}
+
+/// The last handoffs. A connection that the old program took with it is made anew.
+async fn journal(socket: &Path) -> Result<Vec<Handoff>, AskError> {
+    loop {
+        match exchange(socket, Method::GET, "/status").await {
+            Ok(answer) => return Ok(parse::<Status>(&answer)?.last_handoffs),
+            Err(AskError::Request(_)) => tokio::time::sleep(FOLLOW_PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 pub(super) async fn exchange(socket: &Path, method: Method, path: &str) -> Result<Bytes, AskError> {
+    exchange_with(socket, method, path, Bytes::new()).await
+}
+
+async fn exchange_with(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Bytes, AskError> {
     let stream = UnixStream::connect(socket).await.map_err(|e| explain(socket, e))?;
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header(header::HOST, "baton")
-        .body(Empty::<Bytes>::new())
+        .body(Full::new(body))
         .expect("paths are constants");
     let (status, body) = unix_http::ask(stream, request).await?;
     if status == StatusCode::OK {

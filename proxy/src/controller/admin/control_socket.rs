@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,8 @@ use std::path::{Path, PathBuf};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use nix::sys::stat::{Mode, umask};
 use tokio::net::UnixListener;
+
+use crate::sys;
 
 /// A listening socket at its path; the file goes away with it.
 #[derive(Debug)]
@@ -50,6 +53,22 @@ impl ControlSocket {
         }
         let listener = listen(path).map_err(|e| explain(path, e))?;
         Ok(ControlSocket { listener, path: path.to_owned() })
+    }
+}
+
+impl ControlSocket {
+    /// Takes over the listening socket of the program that this process was.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub fn resume(path: &Path, socket: RawFd) -> io::Result<Self> {
+        let listener = StdListener::from(sys::own_inherited(socket));
+        listener.set_nonblocking(true)?;
+        Ok(ControlSocket { listener: UnixListener::from_std(listener)?, path: path.to_owned() })
+    }
+
+    pub fn descriptor(&self) -> RawFd {
+        self.listener.as_raw_fd()
     }
 }
 

@@ -1,12 +1,13 @@
 //! Answers on the admin socket; it holds no state but what the controller publishes to it.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::answers::{self, HandoffMode, Refused, Reloaded, Status, rfc3339};
+use super::answers::{self, Begun, HandoffMode, Refused, Reloaded, Status, UpgradeOrder, rfc3339};
 use super::control_socket::ControlSocket;
 use crate::controller::generations::Fleet;
 use crate::controller::journal::Handoffs;
@@ -26,6 +27,8 @@ use crate::controller::supervisor::Handle;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
+/// Longest order, in bytes.
+const MAX_ORDER: usize = 64 * 1024;
 /// For everything that one connection asks.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// For a worker to tell its counters: `status` goes without them after it.
@@ -43,8 +46,18 @@ pub struct View {
     pub docker: answers::Docker,
 }
 
-/// A wish to reload; the answer comes when the new snapshot is published.
-pub type ReloadRequest = oneshot::Sender<Result<Reloaded, Refused>>;
+/// Answered when a reload is live.
+pub type ReloadReply = oneshot::Sender<Result<Reloaded, Refused>>;
+/// Answered when an upgrade or a rollback has begun: the program that answers ends with it.
+pub type BegunReply = oneshot::Sender<Result<Begun, Refused>>;
+
+/// What the controller is asked to do.
+#[derive(Debug)]
+pub enum Order {
+    Reload(ReloadReply),
+    Upgrade { binary: Option<PathBuf>, reply: BegunReply },
+    Rollback { reply: BegunReply },
+}
 
 /// What the server answers from.
 #[derive(Debug, Clone)]
@@ -54,7 +67,7 @@ pub struct Sources {
     pub fleet: watch::Receiver<Arc<Fleet>>,
     pub handoffs: watch::Receiver<Handoffs>,
     pub view: watch::Receiver<Arc<View>>,
-    pub reloads: mpsc::Sender<ReloadRequest>,
+    pub orders: mpsc::Sender<Order>,
 }
 
 /// The running server.
@@ -107,7 +120,7 @@ async fn serve(stream: UnixStream, sources: Arc<Sources>) {
     let service = service_fn(|request: Request<Incoming>| {
         let sources = sources.clone();
         async move {
-            let answer = if permitted { route(&request, &sources).await } else { forbidden() };
+            let answer = if permitted { route(request, &sources).await } else { forbidden() };
             Ok::<_, Infallible>(answer)
         }
     });
@@ -122,7 +135,7 @@ fn is_permitted(stream: &UnixStream) -> bool {
     stream.peer_cred().is_ok_and(|peer| peer.uid() == 0 || peer.uid() == Uid::effective().as_raw())
 }
 
-async fn route(request: &Request<Incoming>, sources: &Sources) -> Answer {
+async fn route(request: Request<Incoming>, sources: &Sources) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/status") => json(StatusCode::OK, &status(sources).await),
         (&Method::GET, "/routes") => json(StatusCode::OK, &sources.view.borrow().routes),
@@ -131,10 +144,45 @@ async fn route(request: &Request<Incoming>, sources: &Sources) -> Answer {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),
             Err(refused) => json(StatusCode::CONFLICT, &refused),
         },
-        (_, "/status" | "/routes" | "/certs" | "/reload") => {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "GET /status, /routes and /certs; POST /reload")
+        (&Method::POST, "/upgrade") => match upgrade_order(request).await {
+            Ok(UpgradeOrder { binary }) => {
+                begun(sources, |reply| Order::Upgrade { binary, reply }).await
+            }
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &error),
+        },
+        (&Method::POST, "/rollback") => begun(sources, |reply| Order::Rollback { reply }).await,
+        (_, "/status" | "/routes" | "/certs") => {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "this is asked with GET")
         }
-        _ => refuse(StatusCode::NOT_FOUND, "ask /status, /routes, /certs or /reload"),
+        (_, "/reload" | "/upgrade" | "/rollback") => {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "this is ordered with POST")
+        }
+        _ => refuse(
+            StatusCode::NOT_FOUND,
+            "GET /status, /routes or /certs; POST /reload, /upgrade or /rollback",
+        ),
+    }
+}
+
+async fn upgrade_order(request: Request<Incoming>) -> Result<UpgradeOrder, String> {
+    let body = Limited::new(request.into_body(), MAX_ORDER).collect().await;
+    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    if body.is_empty() {
+        return Ok(UpgradeOrder::default());
+    }
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
+}
+
+async fn begun(sources: &Sources, order: impl FnOnce(BegunReply) -> Order) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    let asked = async {
+        sources.orders.send(order(reply)).await.ok()?;
+        answer.await.ok()
+    };
+    match asked.await {
+        Some(Ok(begun)) => json(StatusCode::OK, &begun),
+        Some(Err(refused)) => json(StatusCode::CONFLICT, &refused),
+        None => refuse(StatusCode::CONFLICT, "baton is stopping"),
     }
 }
 
@@ -186,7 +234,7 @@ async fn generation(worker: &Handle) -> answers::Generation {
 async fn reload(sources: &Sources) -> Result<Reloaded, Refused> {
     let stopping = || Refused::because("baton is stopping".to_owned());
     let (reply, answer) = oneshot::channel();
-    sources.reloads.send(reply).await.map_err(|_| stopping())?;
+    sources.orders.send(Order::Reload(reply)).await.map_err(|_| stopping())?;
     let mut reloaded = answer.await.map_err(|_| stopping())??;
     let mut active = sources.fleet.borrow().active.clone();
     if !active.applied(reloaded.snapshot, APPLY_LIMIT).await {
@@ -227,14 +275,14 @@ mod tests {
     struct Running {
         directory: TempDir,
         server: Server,
-        reloads: mpsc::Receiver<ReloadRequest>,
+        orders: mpsc::Receiver<Order>,
     }
 
     impl Running {
         fn start() -> Self {
             let directory = tempfile::tempdir().expect("tempdir");
             let socket = ControlSocket::claim(&directory.path().join("s")).expect("claim");
-            let (requests, reloads) = mpsc::channel(1);
+            let (orders_sender, orders) = mpsc::channel(1);
             let fleet =
                 Fleet { active: Handle::silent(), draining: vec![], listeners: Arc::default() };
             let sources = Sources {
@@ -243,9 +291,9 @@ mod tests {
                 fleet: watch::channel(Arc::new(fleet)).1,
                 handoffs: watch::channel(Arc::default()).1,
                 view: watch::channel(Arc::default()).1,
-                reloads: requests,
+                orders: orders_sender,
             };
-            Running { directory, server: Server::start(socket, sources), reloads }
+            Running { directory, server: Server::start(socket, sources), orders }
         }
 
         async fn ask(&self, method: Method, path: &str) -> Result<Bytes, AskError> {
@@ -262,8 +310,13 @@ mod tests {
         assert_eq!(status.generations[0].ms_to_ready, 3);
         assert_eq!(running.ask(Method::GET, "/certs").await.expect("certs"), "[]\n");
         for (method, path, want) in [
-            (Method::GET, "/", "ask /status, /routes, /certs or /reload"),
-            (Method::GET, "/reload", "GET /status, /routes and /certs; POST /reload"),
+            (
+                Method::GET,
+                "/",
+                "GET /status, /routes or /certs; POST /reload, /upgrade or /rollback",
+            ),
+            (Method::GET, "/reload", "this is ordered with POST"),
+            (Method::POST, "/status", "this is asked with GET"),
         ] {
             let error = running.ask(method, path).await.expect_err("refused");
             assert_eq!(error.to_string(), want);
@@ -280,10 +333,11 @@ mod tests {
         let refused =
             Refused { error: "no".to_owned(), reasons: vec!["a".to_owned(), "b".to_owned()] };
         for answer in [Ok(reloaded), Err(refused)] {
-            let request = running.reloads.recv();
+            let request = running.orders.recv();
             let socket = running.directory.path().join("s");
             let (asked, ()) = tokio::join!(exchange(&socket, Method::POST, "/reload"), async {
-                request.await.expect("request").send(answer.clone()).expect("waiting");
+                let Some(Order::Reload(reply)) = request.await else { panic!("a reload") };
+                reply.send(answer.clone()).expect("waiting");
             });
             match answer {
                 Ok(want) => {

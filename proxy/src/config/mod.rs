@@ -70,6 +70,7 @@ fn unreadable(file: &Path, error: &io::Error) -> Mistakes {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    pub handoff: HandoffWish,
     pub state_dir: PathBuf,
     pub control_socket: PathBuf,
     pub listen: Listen,
@@ -86,6 +87,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            handoff: HandoffWish::default(),
             state_dir: "/var/lib/baton".into(),
             control_socket: "/run/baton/control.sock".into(),
             listen: Listen::default(),
@@ -105,6 +107,17 @@ fn default_worker() -> WorkerSettings {
         log_level: "info".to_owned(),
         ..WorkerSettings::default()
     }
+}
+
+/// How listeners shall pass from one generation of workers to the next.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum HandoffWish {
+    /// By the selector where it can be had, else the same sockets are passed on.
+    #[default]
+    Auto,
+    /// By the selector; without one baton does not start.
+    Ebpf,
+    Inherit,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

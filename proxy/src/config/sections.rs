@@ -6,7 +6,8 @@ use toml::Spanned;
 
 use super::reader::{Problem, Section};
 use super::{
-    CertificateFiles, Config, Docker, Drain, Listen, RouteTls, StaticRoute, StaticUpstream, value,
+    CertificateFiles, Config, Docker, Drain, HandoffWish, Listen, RouteTls, StaticRoute,
+    StaticUpstream, value,
 };
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::settings::{
@@ -17,6 +18,7 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     let mut config = Config::default();
     root.read("state_dir", &mut config.state_dir, value::path);
     root.read("control_socket", &mut config.control_socket, value::socket_path);
+    root.read("handoff", &mut config.handoff, value::one_of(HANDOFFS));
     worker(root, &mut config.worker);
     root.table("listen", |section| listen(section, &mut config.listen));
     root.table("docker", |section| docker(section, &mut config.docker));
@@ -40,6 +42,9 @@ fn worker(root: &mut Section<'_, '_, '_>, worker: &mut WorkerSettings) {
         worker.trusted_proxies = networks.into_iter().map(Spanned::into_inner).collect();
     }
 }
+
+const HANDOFFS: &[(&str, HandoffWish)] =
+    &[("auto", HandoffWish::Auto), ("ebpf", HandoffWish::Ebpf), ("inherit", HandoffWish::Inherit)];
 
 const BALANCES: &[(&str, Balance)] =
     &[("round-robin", Balance::RoundRobin), ("least-loaded", Balance::LeastLoaded)];

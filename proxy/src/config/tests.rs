@@ -164,7 +164,6 @@ fn each_mistake_has_its_sentence() {
         ),
         ("limits.stream = 1", "1: limits.stream: unknown key; did you mean `streams`?"),
         ("[limit]", "1: limit: unknown key; did you mean `limits`?"),
-        ("handoff = \"auto\"", "1: handoff: not in this version"),
         ("[acme]\nagree_tos = true", "1: acme: not in this version"),
         ("[listen]\nadmin = []", "2: listen.admin: not in this version"),
         // Types.

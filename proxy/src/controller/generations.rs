@@ -11,8 +11,8 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::admin::answers::Refused;
 use super::journal::{Entry, Journal};
-use super::listeners::{BindError, Listeners};
-use super::steering::Steering;
+use super::listeners::Listeners;
+use super::steering::{Steering, SteeringError};
 use super::supervisor::{self, After, DrainOrder, Handle, Worker, WorkerState};
 use super::upgrade::state::State;
 use super::worker_process::{Executable, Generation, StartError};
@@ -28,7 +28,7 @@ const HURRY: std::time::Duration = std::time::Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum FirstError {
     #[error("{0}")]
-    Listeners(#[from] BindError),
+    Steering(#[from] SteeringError),
     #[error("worker: {0}")]
     Worker(#[from] StartError),
 }
@@ -85,6 +85,7 @@ type Starting = JoinHandle<Result<Worker, StartError>>;
 struct UnderWay {
     task: Starting,
     listeners: Arc<Listeners>,
+    threads: usize,
     entry: Entry,
     drain: Drain,
 }
@@ -110,11 +111,11 @@ impl Generations {
         config: &Config,
         snapshots: watch::Receiver<Arc<Snapshot>>,
     ) -> Result<Self, FirstError> {
-        let steering = Arc::new(Steering::choose());
+        let steering = Arc::new(Steering::choose(config.handoff)?);
         tracing::info!("handoff mode {}: {}", steering.mode(), steering.why());
         let programs = Programs { current: Arc::new(executable), previous: None, before: None };
         let none = Listeners::default();
-        let listeners = steering.listeners(&config.listen, config.worker.threads, &none)?;
+        let listeners = steering.listeners(1, &config.listen, config.worker.threads, &none)?;
         let listeners = Arc::new(listeners);
         let generation = Generation {
             id: 1,
@@ -144,7 +145,8 @@ impl Generations {
         state: &mut State,
         snapshots: watch::Receiver<Arc<Snapshot>>,
     ) -> io::Result<Self> {
-        let steering = Arc::new(Steering::choose());
+        let steering = Steering::resume(state.steering.clone()).map_err(io::Error::other)?;
+        let steering = Arc::new(steering);
         let mut known = HashMap::new();
         let mut program = |descriptor: RawFd| {
             known
@@ -236,8 +238,8 @@ impl Generations {
         let id = entry.id();
         match self.start_next(config) {
             Ok((task, listeners)) => {
-                let drain = config.drain.clone();
-                self.under_way = Some(UnderWay { task, listeners, entry, drain });
+                let (threads, drain) = (config.worker.threads, config.drain.clone());
+                self.under_way = Some(UnderWay { task, listeners, threads, entry, drain });
                 Ok(id)
             }
             Err(error) => {
@@ -254,8 +256,8 @@ impl Generations {
     pub fn go_on(&mut self, entry: Entry, config: &Config) -> Result<(), String> {
         match self.start_next(config) {
             Ok((task, listeners)) => {
-                let drain = config.drain.clone();
-                self.under_way = Some(UnderWay { task, listeners, entry, drain });
+                let (threads, drain) = (config.worker.threads, config.drain.clone());
+                self.under_way = Some(UnderWay { task, listeners, threads, entry, drain });
                 Ok(())
             }
             Err(error) => {
@@ -280,12 +282,12 @@ impl Generations {
         &self.common.programs
     }
 
-    fn start_next(&mut self, config: &Config) -> Result<(Starting, Arc<Listeners>), BindError> {
+    fn start_next(&mut self, config: &Config) -> Result<(Starting, Arc<Listeners>), SteeringError> {
         let threads = config.worker.threads;
         let steering = &self.common.steering;
-        let listeners = steering.listeners(&config.listen, threads, &self.common.listeners)?;
-        let listeners = Arc::new(listeners);
-        self.common.last_id += 1;
+        let (id, ours) = (self.common.last_id + 1, &self.common.listeners);
+        let listeners = Arc::new(steering.listeners(id, &config.listen, threads, ours)?);
+        self.common.last_id = id;
         let generation = Generation {
             id: self.common.last_id,
             executable: self.common.programs.current.clone(),
@@ -328,7 +330,7 @@ impl Generations {
 
     async fn finish(
         &mut self,
-        UnderWay { listeners, entry, drain, .. }: UnderWay,
+        UnderWay { listeners, threads, entry, drain, .. }: UnderWay,
         started: Result<Worker, String>,
     ) -> Event {
         let worker = match started {
@@ -349,6 +351,7 @@ impl Generations {
             status.ready_after.as_millis()
         ));
         // Everything that can fail lies behind: from here on it is one switch.
+        self.common.steering.flip(self.common.last_id, threads);
         entry.flipped();
         entry.step(format!("new connections go to generation {}", self.common.last_id));
         self.common.listeners = listeners;
@@ -447,6 +450,7 @@ impl Frozen {
         state.last_generation = self.common.last_id;
         state.active = Some(self.active.state());
         state.draining = self.draining.iter().map(supervisor::Frozen::state).collect();
+        state.steering = self.common.steering.state();
         state.handoffs = self.common.journal.follow().borrow().to_vec();
     }
 

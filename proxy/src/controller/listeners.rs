@@ -151,6 +151,10 @@ impl Listeners {
         Listeners { sockets: state.into_iter().map(bound).collect() }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
     fn bound(&self, wanted: SocketAddr) -> Option<&Bound> {
         self.sockets.iter().find(|bound| bound.wanted == wanted)
     }

@@ -5,6 +5,7 @@ use crate::config::Config;
 /// The keys that differ and that the controller itself was started with.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     differing([
+        ("handoff", old.handoff != new.handoff),
         ("state_dir", old.state_dir != new.state_dir),
         ("control_socket", old.control_socket != new.control_socket),
         ("docker.enabled", old.docker.enabled != new.docker.enabled),

@@ -24,6 +24,7 @@ use super::probe::{Prober, Target};
 use super::publisher::Publisher;
 use super::reload;
 use super::signals::{Signal, Signals};
+use super::steering::SteeringState;
 use super::upgrade;
 use super::upgrade::state::{Executables, Next, State, StateError};
 use super::worker_process::Executable;
@@ -515,6 +516,7 @@ impl Controller<'_> {
             config_text: self.live.text.clone(),
             control_socket: self.control_socket,
             executables,
+            steering: SteeringState::Inherit { why: String::new() },
             last_generation: 0,
             active: None,
             draining: Vec::new(),

@@ -1,55 +1,229 @@
 //! Which generation new connections go to: how listeners pass from one to the next.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use baton_layout::{Slot, Target};
+use serde::{Deserialize, Serialize};
+
 use super::listeners::{self, BindError, Listeners};
+use super::selector::{AddressNumber, Incompatible, Parts, Selector, SelectorError, Unavailable};
 use super::supervisor::After;
-use crate::config::Listen;
+use crate::config::{HandoffWish, Listen};
+use crate::sys;
 
 /// How this host hands over.
 #[derive(Debug)]
 pub enum Steering {
+    /// Each generation has sockets of its own, and the selector in the kernel sends each new
+    /// connection to one of them: all addresses move at once, and what waits in the queues of an old
+    /// generation migrates when it closes them.
+    Ebpf(Mutex<Steered>),
     /// The next generation gets the very same sockets. Nothing is lost by it either, but both
     /// generations accept until the old one stops, so that no share of connections can be tried on
-    /// the new one first.
+    /// the new one first, and a worker that hangs keeps what is in the queues.
     Inherit { why: String },
 }
 
+#[derive(Debug)]
+pub struct Steered {
+    selector: Selector,
+    numbers: HashMap<SocketAddr, AddressNumber>,
+}
+
+/// How it crosses exec.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SteeringState {
+    Ebpf(Parts<RawFd>),
+    Inherit { why: String },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SteeringError {
+    #[error("handoff = \"ebpf\": {0}; with \"auto\" baton goes without")]
+    Wished(#[source] Unavailable),
+    #[error("{0}")]
+    Listeners(#[from] BindError),
+    #[error("{0}")]
+    Selector(#[from] SelectorError),
+    #[error("more than {MAX} worker threads", MAX = baton_layout::MAX_THREADS)]
+    Threads,
+}
+
+/// What the selector has counted of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counted {
+    pub selected: u64,
+    pub migrated: u64,
+}
+
 impl Steering {
-    /// What this kernel and these privileges allow.
-    pub fn choose() -> Self {
-        Steering::Inherit { why: "this version has no selector".to_owned() }
+    /// What is wished, or what this kernel and these privileges allow.
+    ///
+    /// # Errors
+    /// When the selector is wished for and cannot be had.
+    pub fn choose(wish: HandoffWish) -> Result<Self, SteeringError> {
+        match (wish, Selector::load()) {
+            (HandoffWish::Inherit, _) => {
+                Ok(Steering::Inherit { why: "the configuration asks for it".to_owned() })
+            }
+            (_, Ok(selector)) => Ok(Steering::of(selector)),
+            (HandoffWish::Auto, Err(error)) => Ok(Steering::Inherit { why: error.to_string() }),
+            (HandoffWish::Ebpf, Err(error)) => Err(SteeringError::Wished(error)),
+        }
+    }
+
+    fn of(selector: Selector) -> Self {
+        Steering::Ebpf(Mutex::new(Steered { selector, numbers: HashMap::new() }))
+    }
+
+    pub fn state(&self) -> SteeringState {
+        match self {
+            Steering::Ebpf(steered) => {
+                SteeringState::Ebpf(lock(steered).selector.parts().map(|part| part.as_raw_fd()))
+            }
+            Steering::Inherit { why } => SteeringState::Inherit { why: why.clone() },
+        }
+    }
+
+    /// Takes over what crossed exec.
+    ///
+    /// # Errors
+    /// When the selector is of another layout.
+    pub fn resume(state: SteeringState) -> Result<Self, Incompatible> {
+        match state {
+            SteeringState::Ebpf(parts) => {
+                Selector::from_parts(parts.map(sys::own_inherited)).map(Steering::of)
+            }
+            SteeringState::Inherit { why } => Ok(Steering::Inherit { why }),
+        }
     }
 
     pub fn mode(&self) -> &'static str {
         match self {
+            Steering::Ebpf(_) => "ebpf",
             Steering::Inherit { .. } => "inherit",
         }
     }
 
     pub fn why(&self) -> &str {
         match self {
+            Steering::Ebpf(_) => "the kernel has taken the selector",
             Steering::Inherit { why } => why,
         }
     }
 
-    /// The sockets of a generation that comes after one with `ours`.
+    /// The sockets of generation `id` that comes after one with `ours`. Until [`Steering::flip`]
+    /// nobody is sent to them where that can be helped.
     ///
     /// # Errors
-    /// [`BindError`] of an address that is new.
+    /// [`SteeringError`]; the sockets are closed again then.
     pub fn listeners(
         &self,
+        id: u64,
         listen: &Listen,
         threads: usize,
         ours: &Listeners,
-    ) -> Result<Listeners, BindError> {
+    ) -> Result<Listeners, SteeringError> {
         match self {
-            Steering::Inherit { .. } => listeners::inherit(listen, threads, ours),
+            Steering::Ebpf(steered) => {
+                let listeners = listeners::bind_beside(listen, threads, ours)?;
+                lock(steered).register(slot(id), threads, ours, &listeners)?;
+                Ok(listeners)
+            }
+            Steering::Inherit { .. } => Ok(listeners::inherit(listen, threads, ours)?),
+        }
+    }
+
+    /// From now on every new connection goes to generation `id`: in ebpf mode one 64-bit write for
+    /// all addresses. In inherit mode it is the drain of the old one that makes it so.
+    pub fn flip(&self, id: u64, threads: usize) {
+        if let (Steering::Ebpf(steered), Some(target)) = (self, target(id, threads)) {
+            lock(steered).selector.steer(baton_layout::Steering::all_to(target));
         }
     }
 
     /// What a generation that is handed over has after it.
     pub fn after(&self) -> After {
         match self {
+            Steering::Ebpf(_) => After::OtherSockets,
             Steering::Inherit { .. } => After::SameSockets,
         }
+    }
+
+    /// What the selector has counted; none without one.
+    pub fn counted(&self, id: u64) -> Option<Counted> {
+        match self {
+            Steering::Ebpf(steered) => {
+                let counters = lock(steered).selector.counters(slot(id)).ok()?;
+                Some(Counted { selected: counters.selected, migrated: counters.migrated })
+            }
+            Steering::Inherit { .. } => None,
+        }
+    }
+}
+
+/// A panic while it was held would have been in a system call's wrapper: the maps are as good as
+/// before.
+fn lock(steered: &Mutex<Steered>) -> MutexGuard<'_, Steered> {
+    steered.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Generations take the slots in turn. That a slot is free again by then is what the bound on
+/// generations alive is for; one that is not is refused, and nothing is lost.
+fn slot(id: u64) -> Slot {
+    let number = u8::try_from(id % u64::from(baton_layout::MAX_SLOTS)).unwrap_or_default();
+    Slot::new(number).expect("a remainder is smaller than the divisor")
+}
+
+fn target(id: u64, threads: usize) -> Option<Target> {
+    Target::new(slot(id), u16::try_from(threads).ok()?)
+}
+
+impl Steered {
+    fn register(
+        &mut self,
+        slot: Slot,
+        threads: usize,
+        ours: &Listeners,
+        listeners: &Listeners,
+    ) -> Result<(), SteeringError> {
+        let first = ours.is_empty();
+        let threads = u16::try_from(threads).map_err(|_| SteeringError::Threads)?;
+        let target = Target::new(slot, threads).ok_or(SteeringError::Threads)?;
+        self.forget_all_but(&[ours.addresses(), listeners.addresses()].concat());
+        self.selector.reset_counters(slot)?;
+        for (entry, socket) in listeners.slots() {
+            let number = self.selector.number(socket)?;
+            self.numbers.insert(entry.address, number);
+            self.selector.register(slot, number, entry.thread, socket)?;
+        }
+        if first {
+            self.selector.steer(baton_layout::Steering::all_to(target));
+        }
+        let known = ours.addresses();
+        for (entry, socket) in listeners.slots() {
+            // Sockets that join a group get its program.
+            let is_new = known.iter().all(|(address, _)| *address != entry.address);
+            if is_new && entry.thread == 0 {
+                self.selector.attach(socket)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Addresses of a generation that is long gone.
+    fn forget_all_but(&mut self, kept: &[(SocketAddr, crate::protocol::settings::ListenerKind)]) {
+        let selector = &mut self.selector;
+        self.numbers.retain(|address, number| {
+            let keep = kept.iter().any(|(other, _)| other == address);
+            if !keep && let Err(error) = selector.forget(*number) {
+                tracing::warn!("{error}");
+            }
+            keep
+        });
     }
 }

@@ -189,7 +189,9 @@ async fn begun(sources: &Sources, order: impl FnOnce(BegunReply) -> Order) -> An
 async fn status(sources: &Sources) -> Status {
     let fleet = sources.fleet.borrow().clone();
     let workers = fleet.draining.iter().chain([&fleet.active]);
-    let generations = futures_util::future::join_all(workers.map(generation)).await;
+    let generations =
+        futures_util::future::join_all(workers.map(|worker| generation(worker, &sources.steering)))
+            .await;
     let listeners = fleet.listeners.addresses().into_iter();
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -211,17 +213,18 @@ async fn status(sources: &Sources) -> Status {
     }
 }
 
-async fn generation(worker: &Handle) -> answers::Generation {
+async fn generation(worker: &Handle, steering: &Steering) -> answers::Generation {
     let counters = worker.stats(STATS_LIMIT).await;
     let status = worker.status();
+    let counted = steering.counted(worker.generation());
     answers::Generation {
         id: worker.generation(),
         state: status.state.as_str().to_owned(),
         pid: status.pid,
         started: rfc3339(status.started),
         connections: counters.as_ref().map(|counters| counters.connections),
-        selected: None,
-        migrated: None,
+        selected: counted.map(|counted| counted.selected),
+        migrated: counted.map(|counted| counted.migrated),
         ms_to_ready: millis(status.ready_after),
         snapshot: status.applied,
         deaths: status.deaths,

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, Config, Mistakes};
 use crate::controller::admin::answers::Handoff;
 use crate::controller::probe::Target;
+use crate::controller::selector::Parts;
+use crate::controller::steering::SteeringState;
 use crate::controller::supervisor::WorkerState;
 use crate::protocol::snapshot::Snapshot;
 use crate::sys;
@@ -30,6 +32,7 @@ pub struct State {
     pub control_socket: RawFd,
     /// Of the program that is becoming, and of those before it.
     pub executables: Executables,
+    pub steering: SteeringState,
     pub last_generation: u64,
     /// Always there in a state that crosses.
     pub active: Option<WorkerState>,
@@ -122,6 +125,10 @@ impl State {
     pub fn descriptors(&self) -> Vec<RawFd> {
         let Executables { current, previous, before } = self.executables;
         let mut all = vec![self.control_socket, current];
+        if let SteeringState::Ebpf(parts) = self.steering {
+            let Parts { layout: _, steering, addresses, sockets, counters, program } = parts;
+            all.extend([steering, addresses, sockets, counters, program]);
+        }
         all.extend(previous);
         all.extend(before);
         for WorkerState { process, .. } in self.draining.iter().chain(&self.active) {

@@ -2,15 +2,25 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use baton_load::Upstream;
-use baton_tests::{Baton, Config};
+use baton_tests::{Baton, Config, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use crate::{APP, in_front_of_one};
 
 /// What `openssl s_client` says of a handshake.
-async fn s_client(address: SocketAddr, arguments: &'static [&'static str]) -> String {
+async fn s_client(address: SocketAddr, arguments: &[&str]) -> String {
+    s_client_saying("Q\n".to_owned(), address, arguments).await
+}
+
+/// The same, with what it shall send before the end of its input.
+async fn s_client_saying(input: String, address: SocketAddr, arguments: &[&str]) -> String {
+    let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
     let run = move || {
         let mut child = Command::new("openssl")
             .arg("s_client")
@@ -22,8 +32,7 @@ async fn s_client(address: SocketAddr, arguments: &'static [&'static str]) -> St
             .stderr(Stdio::piped())
             .spawn()
             .expect("openssl is installed");
-        // The end of its input, after which it leaves.
-        child.stdin.take().expect("piped").write_all(b"Q\n").expect("it reads");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("it reads");
         let output = child.wait_with_output().expect("it ends");
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     };
@@ -89,6 +98,57 @@ async fn an_unknown_name_gets_the_default_certificate_and_503() {
     assert_eq!(refused.exit, 60, "curl does not trust it: {refused:?}");
     let taken = baton.curl("https://nobody.test/any/path").arg("--insecure").run().await;
     assert_eq!(taken.status, 503, "{taken:?}");
+}
+
+#[tokio::test]
+async fn a_session_resumes_with_the_worker_that_began_it_and_with_the_one_after_it() {
+    for version in ["-tls1_2", "-tls1_3"] {
+        let (baton, _upstream) = in_front_of_one().await;
+        let session = baton.directory().join("session.pem");
+        let said = request_in_a_session(&baton, version, "-sess_out", &session).await;
+        assert!(said.contains("\nNew, TLSv1."), "{version}: {said}");
+
+        let said = request_in_a_session(&baton, version, "-sess_in", &session).await;
+        assert!(said.contains("\nReused, TLSv1."), "{version}, the same worker: {said}");
+
+        let old = baton.worker_pid();
+        kill(Pid::from_raw(old), Signal::SIGKILL).expect("it is running");
+        until("a new worker", Duration::from_secs(5), async || {
+            let status = baton.status_json();
+            let generation = &status["generations"][0];
+            (generation["state"] == "active" && generation["pid"] != old).then_some(())
+        })
+        .await;
+        let said = request_in_a_session(&baton, version, "-sess_in", &session).await;
+        assert!(said.contains("\nReused, TLSv1."), "{version}, another worker: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_for_the_name_that_it_began_with() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let config =
+        Config::new().route(APP, &[upstream.address()]).route("other.test", &[upstream.address()]);
+    let baton = Baton::start(config).await;
+    let session = baton.directory().join("session.pem");
+    for version in ["-tls1_2", "-tls1_3"] {
+        request_in_a_session(&baton, version, "-sess_out", &session).await;
+        let path = session.to_str().expect("UTF-8");
+        let arguments = [version, "-sess_in", path, "-servername", "other.test"];
+        let said = s_client(baton.https_address(), &arguments).await;
+        assert!(said.contains("\nNew, TLSv1."), "{version}: {said}");
+    }
+}
+
+/// A request over a connection of its own, whose session is read from or written to this file. It
+/// waits for the answer, because TLS 1.3's tickets come after the handshake.
+async fn request_in_a_session(baton: &Baton, version: &str, option: &str, file: &Path) -> String {
+    let request = format!("GET / HTTP/1.1\r\nHost: {APP}\r\nConnection: close\r\n\r\n");
+    let file = file.to_str().expect("UTF-8");
+    let arguments = [version, option, file, "-servername", APP, "-ign_eof"];
+    let said = s_client_saying(request, baton.https_address(), &arguments).await;
+    assert!(said.contains("HTTP/1.1 200 "), "{version} {option}: {said}");
+    said
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ pub mod selector;
 mod signals;
 pub mod steering;
 pub mod supervisor;
+mod ticket_keys;
 mod unix_http;
 pub mod upgrade;
 mod view;

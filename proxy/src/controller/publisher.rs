@@ -13,6 +13,7 @@ use super::changes::{changes, fresh};
 use super::docker::Containers;
 use super::probe::Target;
 use super::routes::{self, Inputs, Table};
+use super::ticket_keys::TicketKeys;
 use super::view;
 use crate::config::{CertificateFiles, StaticRoute};
 use crate::protocol::snapshot::Snapshot;
@@ -20,11 +21,12 @@ use crate::protocol::snapshot::Snapshot;
 /// What stands still between two events, and what was published last.
 pub struct Publisher {
     certificates: Certificates,
+    ticket_keys: TicketKeys,
     routes: Vec<StaticRoute>,
     prefer_ipv6: bool,
     table: Table,
     problems: Vec<String>,
-    /// When the certificates are due, whatever else happens.
+    /// When certificates or ticket keys are due, whatever else happens.
     due: SystemTime,
     snapshot: watch::Sender<Arc<Snapshot>>,
     view: watch::Sender<Arc<View>>,
@@ -35,12 +37,14 @@ impl Publisher {
     /// then.
     pub fn new(
         certificates: Certificates,
+        ticket_keys: TicketKeys,
         routes: Vec<StaticRoute>,
         prefer_ipv6: bool,
         snapshot: Snapshot,
     ) -> Self {
         Publisher {
             certificates,
+            ticket_keys,
             routes,
             prefer_ipv6,
             table: Table::default(),
@@ -73,7 +77,12 @@ impl Publisher {
         Snapshot::clone(&self.snapshot.borrow())
     }
 
-    /// When to publish again although nothing has happened: a certificate is renewed or ends then.
+    pub fn ticket_keys(&self) -> &TicketKeys {
+        &self.ticket_keys
+    }
+
+    /// When to publish again although nothing has happened: a certificate is renewed or ends then,
+    /// or a ticket key is.
     pub fn due(&self) -> SystemTime {
         self.due
     }
@@ -99,13 +108,16 @@ impl Publisher {
             prefer_ipv6: self.prefer_ipv6,
         });
         let assembled = self.assemble(&table);
+        if self.ticket_keys.rotate(SystemTime::now()) {
+            tracing::info!("TLS session tickets have a new key");
+        }
         self.send_snapshot(&table, &assembled);
         self.view.send_replace(Arc::new(view::of(containers, &table, &assembled)));
 
         let changes = changes(&self.table, &table);
         self.tell(&changes, &table, &assembled);
         self.table = table;
-        self.due = assembled.next_change;
+        self.due = assembled.next_change.min(self.ticket_keys.next_change());
         changes
     }
 
@@ -124,6 +136,7 @@ impl Publisher {
                 version: published.version,
                 hosts: table.snapshot_hosts(&assembled.trusted),
                 certificates: assembled.certificates.clone(),
+                ticket_keys: self.ticket_keys.newest_first().to_vec(),
             };
             let differs = published.version == 0 || **published != next;
             if differs {

@@ -25,18 +25,21 @@ use super::publisher::Publisher;
 use super::reload;
 use super::signals::{Signal, Signals};
 use super::steering::SteeringState;
+use super::ticket_keys::TicketKeys;
 use super::upgrade;
 use super::upgrade::state::{Executables, Next, State, StateError};
 use super::worker_process::Executable;
 use crate::config::{self, Config, Mistakes};
+use crate::protocol::snapshot::Snapshot;
 use crate::{log, sys};
 
 /// How long systemd waits for Docker's first list before it is told that we serve.
 const FIRST_LIST_LIMIT: Duration = Duration::from_secs(2);
 /// Orders that wait their turn.
 const ORDERS: usize = 4;
-/// Between two looks at certificates whose time has come: a renewal that fails is tried again then.
-const CERTIFICATES_PAUSE: Duration = Duration::from_secs(60);
+/// Between two looks at what time alone changes (certificates, ticket keys): a renewal that fails is
+/// tried again then.
+const DUE_PAUSE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -104,9 +107,12 @@ async fn control(
     make_state_dir(&config.state_dir)?;
     let certificates = open_certificates(config)?;
     let (docker, containers) = Watch::start(&config.docker);
-    let snapshot = before.as_ref().map(|state| state.snapshot.clone()).unwrap_or_default();
+    let (snapshot, ticket_keys) = match &before {
+        Some(state) => (state.snapshot.clone(), state.ticket_keys.clone()),
+        None => (Snapshot::default(), TicketKeys::new(SystemTime::now())),
+    };
     let routes = config.routes.clone();
-    let mut publisher = Publisher::new(certificates, routes, prefers_ipv6(), snapshot);
+    let mut publisher = Publisher::new(certificates, ticket_keys, routes, prefers_ipv6(), snapshot);
 
     let begun = match before {
         None => Begin::anew(config, &mut publisher).await?,
@@ -522,6 +528,7 @@ impl Controller<'_> {
             draining: Vec::new(),
             handoffs: Vec::new(),
             snapshot: self.publisher.snapshot(),
+            ticket_keys: self.publisher.ticket_keys().clone(),
             reachable: self.reachable.borrow().iter().cloned().collect(),
             next,
         };
@@ -600,7 +607,7 @@ fn answer(reply: Option<ReloadReply>, result: Result<Reloaded, Refused>) {
 
 fn until_due(due: SystemTime) -> Duration {
     // An error means that it is past.
-    due.duration_since(SystemTime::now()).unwrap_or_default().max(CERTIFICATES_PAUSE)
+    due.duration_since(SystemTime::now()).unwrap_or_default().max(DUE_PAUSE)
 }
 
 /// Tells systemd; does nothing under anything else.

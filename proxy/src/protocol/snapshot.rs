@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
 use super::pattern::{HostPattern, PathPattern};
 
@@ -14,6 +15,9 @@ pub struct Snapshot {
     pub hosts: Vec<Host>,
     /// The first one is the default certificate; never empty in a snapshot that is sent.
     pub certificates: Vec<Certificate>,
+    /// What TLS session tickets are sealed with, newest first: the first one seals, each one opens.
+    /// Empty means no tickets.
+    pub ticket_keys: Vec<TicketKey>,
 }
 
 /// All routes of one host pattern.
@@ -115,5 +119,88 @@ impl std::fmt::Debug for Certificate {
     // The key must never reach a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Certificate").field("names", &self.names).finish_non_exhaustive()
+    }
+}
+
+/// An AES-256 key for session tickets. Every worker has the same ones, so that a session resumes
+/// with whichever process accepts the next connection.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketKey {
+    /// Stands in the clear in front of each ticket, and says nothing of the secret.
+    #[serde(with = "base64_bytes")]
+    pub name: [u8; 16],
+    #[serde(with = "base64_bytes")]
+    pub secret: [u8; 32],
+    /// From then on it neither seals nor opens, even where no newer snapshot has taken it away.
+    pub not_after: SystemTime,
+}
+
+impl std::fmt::Debug for TicketKey {
+    // The secret must never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TicketKey").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+/// Bytes of a fixed number, as base64 in the frames.
+mod base64_bytes {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    use serde::de::{Deserialize, Deserializer, Error};
+    use serde::ser::Serializer;
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>, const N: usize>(
+        deserializer: D,
+    ) -> Result<[u8; N], D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // The text may be a secret: no error repeats it.
+        let bytes = BASE64_STANDARD.decode(text).map_err(|_| D::Error::custom("not base64"))?;
+        bytes.try_into().map_err(|_| D::Error::custom(format_args!("expected {N} bytes")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn with_a_ticket_key() -> Snapshot {
+        let key = TicketKey {
+            name: [1; 16],
+            secret: [222; 32],
+            not_after: SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000),
+        };
+        Snapshot { version: 1, ticket_keys: vec![key], ..Snapshot::default() }
+    }
+
+    #[test]
+    fn ticket_keys_cross_the_channel() {
+        let sent = with_a_ticket_key();
+        let frame = serde_json::to_string(&sent).expect("it serialises");
+        let received: Snapshot = serde_json::from_str(&frame).expect("it parses");
+        assert_eq!(received, sent);
+    }
+
+    #[test]
+    fn a_controller_without_ticket_keys_is_understood() {
+        let received: Snapshot =
+            serde_json::from_str(r#"{"version":1,"hosts":[],"certificates":[]}"#).expect("parses");
+        assert_eq!(received.ticket_keys, []);
+    }
+
+    #[test]
+    fn key_bytes_reach_neither_logs_nor_errors() {
+        let sent = with_a_ticket_key();
+        for shown in [format!("{sent:?}"), format!("{sent:#?}")] {
+            assert!(!shown.contains("222"), "{shown}");
+        }
+        // 32 bytes of 222 begin with this.
+        let mangled = serde_json::to_string(&sent).expect("it serialises").replace("3t7e", "3t7e!");
+        let error = serde_json::from_str::<Snapshot>(&mangled).expect_err("it is mangled");
+        assert!(!error.to_string().contains("3t7e"), "{error}");
+        assert!(error.to_string().contains("not base64"), "{error}");
     }
 }

@@ -18,6 +18,7 @@ pub mod request;
 pub mod stats;
 pub mod table;
 pub mod thread;
+pub mod tickets;
 pub mod tls;
 pub mod transport;
 pub mod tunnel;

@@ -1,10 +1,11 @@
-//! The compiled snapshot: what a request looks its route up in, and a handshake its certificate.
-//! Immutable, shared by all threads, swapped whole.
+//! The compiled snapshot: what a request looks its route up in, and a handshake its certificate
+//! and ticket keys. Immutable, shared by all threads, swapped whole.
 
 use std::collections::HashMap;
 
 use regex::bytes::Regex;
 
+use super::tickets::TicketKeys;
 use super::tls::Certificates;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
 use crate::protocol::snapshot::{self, HttpsMethod, Snapshot};
@@ -19,6 +20,7 @@ pub struct Table {
     /// The pool of each route, in the order of the snapshot.
     pub pools: Vec<Vec<snapshot::Upstream>>,
     pub certificates: Certificates,
+    pub ticket_keys: TicketKeys,
 }
 
 /// nginx's precedence: exact, longest leading wildcard, longest trailing wildcard, first regular
@@ -90,7 +92,8 @@ impl Table {
             hosts.insert(host.pattern, compiled, &mut problems);
         }
         let certificates = Certificates::load(snapshot.certificates, &mut problems);
-        (Table { version: snapshot.version, hosts, pools, certificates }, problems)
+        let ticket_keys = TicketKeys::load(&snapshot.ticket_keys);
+        (Table { version: snapshot.version, hosts, pools, certificates, ticket_keys }, problems)
     }
 
     /// `name` is normal: see [`normal_host`].
@@ -301,7 +304,7 @@ mod tests {
             })
             .collect();
         let (table, problems) =
-            Table::compile(Snapshot { version: 1, hosts, certificates: vec![] });
+            Table::compile(Snapshot { version: 1, hosts, ..Snapshot::default() });
         assert_eq!(problems, Vec::<String>::new());
         table
     }

@@ -1,5 +1,5 @@
-//! TLS on both sides: one server configuration whose certificates come from the snapshot, one
-//! client configuration towards upstreams.
+//! TLS on both sides: one server configuration whose certificates and ticket keys come from
+//! the snapshot, one client configuration towards upstreams.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,16 +9,22 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
 
 use super::table::Table;
+use super::tickets::Tickets;
 use crate::protocol::settings::{TlsProfile, TlsSettings};
 use crate::protocol::snapshot::Certificate;
 
 pub const ALPN_HTTP2: &[u8] = b"h2";
 pub const ALPN_HTTP1: &[u8] = b"http/1.1";
+
+/// After each TLS 1.3 handshake. A client uses a ticket once (RFC 8446 appendix C.4), and Chromium
+/// keeps two for each server: with one, the second of two connections opened together would be a
+/// full handshake. More would be sealed and sent to be thrown away.
+const TLS13_TICKETS: usize = 2;
 
 /// Index of a certificate in [`Certificates`]; 0 is the default one.
 pub type CertificateIndex = usize;
@@ -107,10 +113,15 @@ pub fn server_config(settings: &TlsSettings, table: Arc<ArcSwap<Table>>) -> Arc<
         .with_protocol_versions(versions)
         .expect("the provider has a cipher suite for each version")
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(FromTable(table)));
+        .with_cert_resolver(Arc::new(FromTable(table.clone())));
     config.alpn_protocols = vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()];
     // The order of suites is ours where the client has no preference that matters (no AES).
     config.ignore_client_order = false;
+    config.ticketer = Arc::new(Tickets::new(table));
+    config.send_tls13_tickets = TLS13_TICKETS;
+    // Sessions are in tickets or nowhere: what a process remembers ends with it, and rustls' own
+    // store is a lock that all threads share.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
     Arc::new(config)
 }
 

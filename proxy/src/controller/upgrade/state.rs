@@ -14,6 +14,7 @@ use crate::controller::probe::Target;
 use crate::controller::selector::Parts;
 use crate::controller::steering::SteeringState;
 use crate::controller::supervisor::WorkerState;
+use crate::controller::ticket_keys::TicketKeys;
 use crate::protocol::snapshot::Snapshot;
 use crate::sys;
 
@@ -42,6 +43,8 @@ pub struct State {
     pub handoffs: Vec<Handoff>,
     /// What workers route by until Docker has said what is true now.
     pub snapshot: Snapshot,
+    /// TLS sessions resume with the workers of the new program.
+    pub ticket_keys: TicketKeys,
     /// What the prober has found, so that nobody is out of rotation until it is asked again.
     pub reachable: Vec<Target>,
     pub next: Next,

@@ -90,7 +90,7 @@ mod tests {
         let pattern = "a".parse().expect("pattern");
         let host =
             Host { pattern, https: HttpsMethod::Redirect, trusted: false, routes: vec![route] };
-        let snapshot = Snapshot { version: 1, hosts: vec![host], certificates: vec![] };
+        let snapshot = Snapshot { version: 1, hosts: vec![host], ..Snapshot::default() };
         Pools::new(&Table::compile(snapshot).0, None)
     }
 

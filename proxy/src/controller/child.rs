@@ -68,10 +68,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_adopted_child_is_waited_for_and_killed() {
+        // What exec leaves of a child is its number: nobody here waits for it but `Child`.
+        fn spawn(script: &str) -> u32 {
+            std::process::Command::new("sh").args(["-c", script]).spawn().expect("sh").id()
+        }
         for (script, kills, want) in [("exit 3", false, 3 << 8), ("sleep 60", true, 9)] {
-            let spawned =
-                std::process::Command::new("sh").args(["-c", script]).spawn().expect("sh");
-            let mut child = Child::adopt(spawned.id()).expect("adopt");
+            let mut child = Child::adopt(spawn(script)).expect("adopt");
             if kills {
                 child.kill().expect("kill");
             }

@@ -236,17 +236,8 @@ impl Generations {
     pub fn begin(&mut self, kind: &str, config: &Config) -> Result<u64, Refused> {
         let entry = self.announce(kind)?;
         let id = entry.id();
-        match self.start_next(config) {
-            Ok((task, listeners)) => {
-                let (threads, drain) = (config.worker.threads, config.drain.clone());
-                self.under_way = Some(UnderWay { task, listeners, threads, entry, drain });
-                Ok(id)
-            }
-            Err(error) => {
-                entry.failed(&error.to_string());
-                Err(Refused::because(error.to_string()))
-            }
-        }
+        self.go_on(entry, config).map_err(Refused::because)?;
+        Ok(id)
     }
 
     /// Goes on with a handoff that the program before this one began.

@@ -148,12 +148,16 @@ async fn control(
         pending: None,
         stop: Stop::NotAsked,
     };
-    if let Some(next) = begun.next {
-        controller.go_on(next);
-    }
-    while let Leave::Become(becoming) = controller.serve(&mut signals).await {
-        // Returns when this process stays what it is.
-        controller = controller.become_program(becoming).await?;
+    let mut becoming = begun.next.and_then(|next| controller.go_on(next));
+    loop {
+        if let Some(becoming) = becoming {
+            // Returns when this process stays what it is.
+            controller = controller.become_program(becoming).await?;
+        }
+        match controller.serve(&mut signals).await {
+            Leave::Become(other) => becoming = Some(other),
+            Leave::Stopped => break,
+        }
     }
 
     let Controller { generations, prober, .. } = controller;
@@ -262,7 +266,7 @@ struct Controller<'a> {
 /// What a handoff that is under way leads to.
 enum Pending {
     /// A configuration that it makes live, and who waits for it.
-    Reload { live: Live, reply: Option<ReloadReply> },
+    Reload { live: Box<Live>, reply: Option<ReloadReply> },
     /// Workers of this program in place of those of the one before it.
     Upgrade { journal: u64 },
 }
@@ -277,8 +281,6 @@ enum Leave {
 struct Becoming {
     executables: Executables,
     program: Arc<Executable>,
-    /// Under way in the journal; none when the program before comes back.
-    entry: Option<Entry>,
     next: Next,
 }
 
@@ -381,7 +383,7 @@ impl Controller<'_> {
     fn reload(&mut self, reply: Option<ReloadReply>) {
         match self.try_reload() {
             Ok(Plan::InPlace(live)) => {
-                let reloaded = self.take(live);
+                let reloaded = self.take(*live);
                 answer(reply, Ok(reloaded));
             }
             Ok(Plan::Handoff(live)) => self.pending = Some(Pending::Reload { live, reply }),
@@ -406,11 +408,11 @@ impl Controller<'_> {
         }
         let keys = reload::needs_generation(old, new);
         if keys.is_empty() {
-            return Ok(Plan::InPlace(live));
+            return Ok(Plan::InPlace(Box::new(live)));
         }
         tracing::info!("{} changed: a new generation of workers takes over", keys.join(", "));
         self.generations.begin("reload", &live.config)?;
-        Ok(Plan::Handoff(live))
+        Ok(Plan::Handoff(Box::new(live)))
     }
 
     fn refuse_when_stopping(&self) -> Result<(), Refused> {
@@ -437,7 +439,7 @@ impl Controller<'_> {
         announce(&self.generations);
         if let Some(Pending::Reload { live, reply }) = self.pending.take() {
             let handoff = self.generations.journal().last();
-            let reloaded = Reloaded { handoff, ..self.take(live) };
+            let reloaded = Reloaded { handoff, ..self.take(*live) };
             answer(reply, Ok(reloaded));
         }
     }
@@ -465,7 +467,7 @@ impl Controller<'_> {
         let program = Arc::new(Executable::open(&path).map_err(open)?);
         let entry = self.generations.announce("upgrade")?;
         entry.step(format!("trying {}", path.display()));
-        Ok(self.becoming(program, entry))
+        Ok(self.becoming(program, &entry))
     }
 
     fn rollback(&mut self) -> Result<Becoming, Refused> {
@@ -476,10 +478,10 @@ impl Controller<'_> {
         };
         let entry = self.generations.announce("rollback")?;
         entry.step("returning to the program before".to_owned());
-        Ok(self.becoming(program, entry))
+        Ok(self.becoming(program, &entry))
     }
 
-    fn becoming(&self, program: Arc<Executable>, entry: Entry) -> Becoming {
+    fn becoming(&self, program: Arc<Executable>, entry: &Entry) -> Becoming {
         let programs = self.generations.programs();
         Becoming {
             executables: Executables {
@@ -489,7 +491,6 @@ impl Controller<'_> {
             },
             program,
             next: Next::HandOver { journal: entry.id(), begun: entry.begun() },
-            entry: Some(entry),
         }
     }
 
@@ -504,14 +505,13 @@ impl Controller<'_> {
                 before: None,
             },
             program: previous,
-            entry: None,
             next: Next::GoOn { journal, error },
         })
     }
 
     /// Becomes another program. Returns, with everything as it was, when that failed.
     async fn become_program(mut self, becoming: Becoming) -> Result<Self, RunError> {
-        let Becoming { executables, program, entry, next } = becoming;
+        let Becoming { executables, program, next } = becoming;
         let Some(frozen) = self.generations.freeze().await else {
             return Err(RunError::Resume(io::Error::other("the active worker is gone")));
         };
@@ -534,27 +534,31 @@ impl Controller<'_> {
         };
         frozen.describe(&mut state);
         let error = upgrade::become_program(&program, &state, self.config_path).await;
-        if let Some(entry) = entry {
-            entry.failed(&format!("{error}: nothing has changed"));
-        }
         self.generations = frozen.thaw();
+        let (Next::HandOver { journal, .. } | Next::GoOn { journal, .. }) = state.next;
+        let entry = self.generations.journal().resume(journal, SystemTime::now());
+        entry.failed(&format!("{error}: nothing has changed"));
         Ok(self)
     }
 
     /// What this program was started for.
-    fn go_on(&mut self, next: Next) {
+    fn go_on(&mut self, next: Next) -> Option<Becoming> {
         match next {
             Next::HandOver { journal, begun } => {
                 let entry = self.generations.journal().resume(journal, begun);
                 entry.step(format!("this is baton {} now", env!("CARGO_PKG_VERSION")));
                 match self.generations.go_on(entry, &self.live.config) {
-                    Ok(()) => self.pending = Some(Pending::Upgrade { journal }),
-                    Err(error) => tracing::error!("upgrade: {error}"),
+                    Ok(()) => {
+                        self.pending = Some(Pending::Upgrade { journal });
+                        None
+                    }
+                    Err(error) => self.come_back(journal, error),
                 }
             }
             Next::GoOn { journal, error } => {
                 let entry = self.generations.journal().resume(journal, SystemTime::now());
                 entry.failed(&format!("{error}; the program before it is back"));
+                None
             }
         }
     }
@@ -585,8 +589,8 @@ fn tell(reply: BegunReply, begun: Result<Becoming, Refused>) -> Option<Becoming>
 
 /// How a configuration goes live.
 enum Plan {
-    InPlace(Live),
-    Handoff(Live),
+    InPlace(Box<Live>),
+    Handoff(Box<Live>),
 }
 
 /// Tells whoever asked, or the log where a signal did.

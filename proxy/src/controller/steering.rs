@@ -20,7 +20,7 @@ pub enum Steering {
     /// Each generation has sockets of its own, and the selector in the kernel sends each new
     /// connection to one of them: all addresses move at once, and what waits in the queues of an old
     /// generation migrates when it closes them.
-    Ebpf(Mutex<Steered>),
+    Ebpf(Box<Mutex<Steered>>),
     /// The next generation gets the very same sockets. Nothing is lost by it either, but both
     /// generations accept until the old one stops, so that no share of connections can be tried on
     /// the new one first, and a worker that hangs keeps what is in the queues.
@@ -77,7 +77,7 @@ impl Steering {
     }
 
     fn of(selector: Selector) -> Self {
-        Steering::Ebpf(Mutex::new(Steered { selector, numbers: HashMap::new() }))
+        Steering::Ebpf(Box::new(Mutex::new(Steered { selector, numbers: HashMap::new() })))
     }
 
     pub fn state(&self) -> SteeringState {

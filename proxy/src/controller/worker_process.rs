@@ -23,11 +23,11 @@ use tokio::time::timeout;
 use super::child::Child;
 use super::listeners::{BoundState, Listeners};
 use super::unix_http::{self, RequestError};
-use crate::protocol;
 use crate::protocol::channel::{self, ChannelError, MAX_DESCRIPTORS};
 use crate::protocol::frame::{FromWorker, ToWorker, WorkerStats};
 use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
+use crate::protocol::{self, READY_PATH};
 use crate::sys;
 
 /// From spawn to the answered readiness question.
@@ -36,8 +36,6 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// Between the end of the channel and the exit of the process.
 const EXIT_LIMIT: Duration = Duration::from_secs(1);
-/// The worker answers this path on a handed-over connection alone, so the public never sees it.
-const READY_PATH: &str = "/.well-known/baton/ready";
 const READY_HOST: &str = "baton.invalid";
 const READY_BODY: &str = "ready";
 

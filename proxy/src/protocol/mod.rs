@@ -11,3 +11,7 @@ pub mod snapshot;
 
 /// Version of the frames. Raised when an old peer could misread a new one.
 pub const VERSION: u32 = 1;
+
+/// What the controller asks on a connection that it handed over: see
+/// [`frame::ToWorker::Connection`]. It means nothing on a public connection.
+pub const READY_PATH: &str = "/.well-known/baton/ready";

@@ -18,13 +18,12 @@ use super::tunnel::End;
 use super::upstream::balance::Tried;
 use super::upstream::exchange::{Exchange, Request, UpstreamError};
 use super::upstream::{Member, Pool};
+use crate::protocol::READY_PATH;
 use crate::protocol::settings::{Limits, WorkerSettings};
 use crate::protocol::snapshot::HttpsMethod;
 
 /// Most upstreams that one request is tried on.
 const ATTEMPTS: usize = 3;
-/// The path that the controller asks for on a connection that it handed over.
-pub const READY_PATH: &[u8] = b"/.well-known/baton/ready";
 
 /// The port that a URL with `https` need not name.
 const HTTPS_PORT: u16 = 443;
@@ -85,7 +84,7 @@ fn find(
     head: &RequestHead,
     settings: &WorkerSettings,
 ) -> Result<(usize, Bytes), Page> {
-    if peer.is_controller && head.path() == READY_PATH {
+    if peer.is_controller && head.path() == READY_PATH.as_bytes() {
         return Err(Page::Ready);
     }
     // A forward proxy would be an open door; TRACE reflects what cookies a script may not see.

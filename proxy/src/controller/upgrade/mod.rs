@@ -60,22 +60,6 @@ pub async fn become_program(
     UpgradeError::Exec(failed)
 }
 
-/// As [`become_program`], for the program that this process was before: it has read such a state
-/// already.
-pub fn return_to_program(
-    executable: &Executable,
-    state: &State,
-    config: Option<&Path>,
-) -> UpgradeError {
-    let memfd = match write(state) {
-        Ok(memfd) => memfd,
-        Err(error) => return UpgradeError::State(error),
-    };
-    let mut crossing = state.descriptors();
-    crossing.push(memfd.as_raw_fd());
-    UpgradeError::Exec(exec(executable, &memfd, &crossing, config))
-}
-
 fn write(state: &State) -> io::Result<OwnedFd> {
     let memfd = memfd_create(c"baton-state", MFdFlags::MFD_CLOEXEC)?;
     let mut file = std::fs::File::from(memfd);

@@ -5,6 +5,7 @@ mod command_line;
 mod docker_changes;
 mod docker_routing;
 mod framing;
+mod handoff;
 mod headers;
 mod http1;
 mod http2;

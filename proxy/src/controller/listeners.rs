@@ -77,7 +77,7 @@ pub fn bind_beside(
 ) -> Result<Listeners, BindError> {
     let mut sockets = Vec::new();
     for (wanted, kind) in addresses(listen) {
-        let beside = ours.bound(wanted).map(|bound| bound.slot.address);
+        let beside = ours.bound(wanted, kind).map(|bound| bound.slot.address);
         sockets.extend(bind_group(wanted, kind, threads, beside)?);
     }
     Ok(Listeners { sockets })
@@ -93,7 +93,8 @@ pub fn bind_beside(
 pub fn inherit(listen: &Listen, threads: usize, ours: &Listeners) -> Result<Listeners, BindError> {
     let mut sockets = Vec::new();
     for (wanted, kind) in addresses(listen) {
-        let group: Vec<&Bound> = ours.sockets.iter().filter(|b| b.wanted == wanted).collect();
+        let group: Vec<&Bound> =
+            ours.sockets.iter().filter(|bound| bound.is_for(wanted, kind)).collect();
         if group.is_empty() {
             sockets.extend(bind_group(wanted, kind, threads, None)?);
         }
@@ -155,8 +156,8 @@ impl Listeners {
         self.sockets.is_empty()
     }
 
-    fn bound(&self, wanted: SocketAddr) -> Option<&Bound> {
-        self.sockets.iter().find(|bound| bound.wanted == wanted)
+    fn bound(&self, wanted: SocketAddr, kind: ListenerKind) -> Option<&Bound> {
+        self.sockets.iter().find(|bound| bound.is_for(wanted, kind))
     }
 
     /// Ends the listening, whoever else has a descriptor: the kernel migrates what waits in the
@@ -166,6 +167,14 @@ impl Listeners {
             // It may have been closed by shutdown before.
             let _ = socket2::SockRef::from(socket).shutdown(std::net::Shutdown::Both);
         }
+    }
+}
+
+impl Bound {
+    /// Whether a configuration that lists this address means this socket. With port 0 the address
+    /// alone does not tell: each listing has a port of its own.
+    fn is_for(&self, wanted: SocketAddr, kind: ListenerKind) -> bool {
+        self.wanted == wanted && (wanted.port() != 0 || self.slot.kind == kind)
     }
 }
 

@@ -86,22 +86,31 @@ async fn stream_after_stream(mut client: Client, requests: SendRequest<Bytes>) -
         let outcome = timeout(client.plan.timeout, exchange(&client.target, ready, &ask))
             .await
             .unwrap_or_else(|_| Err(Failure::timeout("response")));
-        let outcome = outcome.and_then(|answer| ask.check(answer));
+        let outcome = match outcome {
+            // The same, in the moment between.
+            Ok(None) => break,
+            Ok(Some(answer)) => ask.check(answer),
+            Err(failure) => Err(failure),
+        };
         client.count(began, outcome).await;
     }
     client.left
 }
 
+/// None when the connection takes no more requests: nothing was sent.
 async fn exchange(
     target: &Target,
     mut requests: SendRequest<Bytes>,
     ask: &Ask,
-) -> Result<Answer, Failure> {
+) -> Result<Option<Answer>, Failure> {
     let method = if ask.body.is_some() { Method::POST } else { Method::GET };
     let mut request = request(target, method, &ask.path)?;
     let nonce = ask.nonce.parse().expect("a nonce is hexadecimal");
     request.headers_mut().insert("x-nonce", nonce);
-    let (response, mut body) = requests.send_request(request, ask.body.is_none())?;
+    let (response, mut body) = match requests.send_request(request, ask.body.is_none()) {
+        Err(error) if error.is_go_away() => return Ok(None),
+        sent => sent?,
+    };
     if let Some(bytes) = &ask.body {
         send(&mut body, bytes.clone(), true).await?;
     }
@@ -114,12 +123,12 @@ async fn exchange(
     }
     stream.trailers().await?;
     let text = |name| Some(head.headers.get(name)?.to_str().ok()?.to_owned());
-    Ok(Answer {
+    Ok(Some(Answer {
         status: head.status.as_u16(),
         nonce: text("x-nonce"),
         upstream: text("x-upstream"),
         body: whole,
-    })
+    }))
 }
 
 pub(crate) fn request(target: &Target, method: Method, path: &str) -> Result<Request<()>, Failure> {

@@ -54,7 +54,16 @@ pub fn coalesce(transport: Transport, prefix: BytesMut) -> (Coalesce, Half) {
     (Coalesce(state.clone()), Half(state))
 }
 
+/// GOAWAY (RFC 9113 section 6.8) with the highest stream id and NO_ERROR.
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0];
+
 impl Coalesce {
+    /// Tells the peer to open no more streams here. To be called between two turns, when what h2
+    /// has written ends with a frame: every write takes all that h2 offers, and h2 offers frames.
+    pub fn put_goaway(&self) {
+        self.0.borrow_mut().gathered().extend_from_slice(&GOAWAY);
+    }
+
     /// Sends what was gathered. Ready when all of it has left this process.
     pub fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_send(cx)

@@ -14,7 +14,7 @@ use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::body::{Receiving, Sending};
 use super::coalesce::{Coalesce, Half, coalesce};
@@ -32,6 +32,9 @@ use crate::worker::tunnel::{End, Tunnel};
 /// Streams that a client may reset before they were answered, before the connection is ended
 /// (CVE-2023-44487).
 const MAX_RESETS: usize = 100;
+
+/// Between the two steps of a goodbye: more than a round trip and a client's turn.
+const GOAWAY_GRACE: Duration = Duration::from_millis(500);
 
 /// A connection and all that it is doing.
 pub struct Connection {
@@ -62,7 +65,7 @@ impl Connection {
             connection,
             streams: FuturesUnordered::new(),
             drain: local.drain.watch(),
-            going_away: false,
+            leaving: Leaving::No,
             tunnels: &tunnels,
             idle: Idle::new(local.settings.timeouts.keep_alive),
         }
@@ -102,9 +105,19 @@ struct Driver<'a, F> {
     connection: Http2,
     streams: FuturesUnordered<F>,
     drain: crate::worker::drain::DrainWatch,
-    going_away: bool,
+    leaving: Leaving,
     tunnels: &'a Cell<usize>,
     idle: Idle,
+}
+
+/// How far the goodbye of a connection has come.
+enum Leaving {
+    No,
+    /// The client knows that it shall open no more streams; those it has opened by then still
+    /// arrive.
+    Announced(Pin<Box<Sleep>>),
+    /// Streams that are not there yet will not be served.
+    Final,
 }
 
 impl<F: Future<Output = ()>> Driver<'_, F> {
@@ -117,7 +130,7 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
         cx: &mut Context<'_>,
         stream: &impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
     ) -> Poll<()> {
-        self.poll_drain(cx);
+        self.poll_leave(cx);
         let over = loop {
             self.poll_streams(cx);
             match self.poll_accept(cx, stream) {
@@ -136,24 +149,33 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
         if self.is_cut_off(cx) {
             return Poll::Ready(());
         }
-        if self.idle.poll_over(cx, self.streams.is_empty()) && !self.going_away {
-            self.go_away();
+        if matches!(self.leaving, Leaving::No) && self.idle.poll_over(cx, self.streams.is_empty()) {
+            self.announce();
             cx.waker().wake_by_ref();
         }
         Poll::Pending
     }
 
-    fn poll_drain(&mut self, cx: &mut Context<'_>) {
-        if !self.going_away && self.drain.poll(cx, Phase::Drain).is_ready() {
-            self.go_away();
+    /// GOAWAY with the highest stream id; after a grace time another one, a ping, and the final one
+    /// with the last stream accepted. h2 closes the connection when the streams are done.
+    ///
+    /// The ping alone, as h2 has it, is not enough: clients built on h2 answer it ahead of requests
+    /// that they have queued, and those would be refused.
+    fn poll_leave(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.leaving, Leaving::No) && self.drain.poll(cx, Phase::Drain).is_ready() {
+            self.announce();
+        }
+        if let Leaving::Announced(grace) = &mut self.leaving
+            && grace.as_mut().poll(cx).is_ready()
+        {
+            self.leaving = Leaving::Final;
+            self.connection.graceful_shutdown();
         }
     }
 
-    /// GOAWAY with the highest stream id, then, a round trip later, with the last one accepted; h2
-    /// closes the connection when the streams are done.
-    fn go_away(&mut self) {
-        self.going_away = true;
-        self.connection.graceful_shutdown();
+    fn announce(&mut self) {
+        self.output.put_goaway();
+        self.leaving = Leaving::Announced(Box::pin(sleep(GOAWAY_GRACE)));
     }
 
     /// The drain limit has come. Tunnels have a limit of their own.

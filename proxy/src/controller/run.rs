@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -533,7 +534,14 @@ impl Controller<'_> {
             next,
         };
         frozen.describe(&mut state);
-        let error = upgrade::become_program(&program, &state, self.config_path).await;
+        let mut becoming = pin!(upgrade::become_program(&program, &state, self.config_path));
+        // The preflight takes a moment, in which the only answer is that.
+        let error = loop {
+            tokio::select! {
+                error = &mut becoming => break error,
+                Some(order) = self.orders.recv() => refuse(order),
+            }
+        };
         self.generations = frozen.thaw();
         let (Next::HandOver { journal, .. } | Next::GoOn { journal, .. }) = state.next;
         let entry = self.generations.journal().resume(journal, SystemTime::now());
@@ -560,6 +568,19 @@ impl Controller<'_> {
                 entry.failed(&format!("{error}; the program before it is back"));
                 None
             }
+        }
+    }
+}
+
+/// Answers what is asked of a controller that is becoming another program.
+fn refuse(order: Order) {
+    let refused =
+        || Refused::because("an upgrade is under way: try again when it is over".to_owned());
+    // Whoever asked may have gone.
+    match order {
+        Order::Reload(reply) => drop(reply.send(Err(refused()))),
+        Order::Upgrade { reply, .. } | Order::Rollback { reply } => {
+            drop(reply.send(Err(refused())));
         }
     }
 }

@@ -12,6 +12,14 @@ use super::{EXTRA_HOST, HOST};
 
 const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 
+/// What acts change in the file.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Variant {
+    pub(super) extra_route: bool,
+    /// Workers are started with this limit: a change of it needs a new generation.
+    pub(super) more_streams: bool,
+}
+
 pub(super) struct Demo {
     directory: TempDir,
     upstreams: Vec<SocketAddr>,
@@ -54,23 +62,25 @@ impl Demo {
 
     /// # Errors
     /// When the file cannot be written.
-    pub(super) fn write(&self, extra: bool) -> anyhow::Result<()> {
-        std::fs::write(self.config_file(), self.text(extra)).context("the demo's configuration")
+    pub(super) fn write(&self, variant: Variant) -> anyhow::Result<()> {
+        std::fs::write(self.config_file(), self.text(variant)).context("the demo's configuration")
     }
 
     /// Port 0 is a free port, which the controller tells by its admin socket.
-    fn text(&self, extra: bool) -> String {
+    fn text(&self, variant: Variant) -> String {
         let mut text = format!(
             "state_dir = {:?}\ncontrol_socket = {:?}\n\n\
              [listen]\nhttp = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]\n\n\
              [docker]\nenabled = {}\n\n\
-             [log]\naccess = \"off\"\n",
+             [log]\naccess = \"off\"\n\n\
+             [limits]\nstreams = {}\n",
             self.state_dir(),
             self.control_socket(),
             self.docker,
+            if variant.more_streams { 200 } else { 100 },
         );
         add_route(&mut text, HOST, &self.upstreams);
-        if extra {
+        if variant.extra_route {
             add_route(&mut text, EXTRA_HOST, &self.upstreams);
         }
         text
@@ -94,8 +104,10 @@ mod tests {
     #[test]
     fn the_extra_route_comes_and_goes() {
         let demo = Demo::new(vec![([127, 0, 0, 1], 3000).into()]).expect("temporary directory");
-        assert!(demo.text(true).contains("host = \"extra.localhost\""));
-        assert!(!demo.text(false).contains("extra"));
-        assert!(demo.text(false).contains("upstreams = [\"127.0.0.1:3000\"]"));
+        let extra = Variant { extra_route: true, ..Variant::default() };
+        assert!(demo.text(extra).contains("host = \"extra.localhost\""));
+        let plain = demo.text(Variant::default());
+        assert!(!plain.contains("extra"));
+        assert!(plain.contains("upstreams = [\"127.0.0.1:3000\"]"));
     }
 }

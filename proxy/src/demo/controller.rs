@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::configuration::Demo;
-use crate::controller::admin::answers::Status;
+use crate::controller::admin::answers::{Handoff, HandoffMode, Reloaded, Status, UpgradeOrder};
 use crate::controller::admin::client;
 
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -79,6 +79,25 @@ impl Controller {
         Ok(())
     }
 
+    /// As [`Controller::reload`], of what workers are started with. Returns the time to the flip.
+    pub(super) async fn reload_workers(&self) -> anyhow::Result<Duration> {
+        let answer = self.ask(Method::POST, "/reload").await.context("reload")?;
+        let reloaded: Reloaded = client::parse(&answer)?;
+        to_flip(&reloaded.handoff.context("the reload made no new generation")?)
+    }
+
+    /// An upgrade to the same file, or a rollback. Returns the time to the flip.
+    pub(super) async fn become_program(&self, path: &'static str) -> anyhow::Result<Duration> {
+        let socket = self.socket.clone();
+        let follow = move || client::follow(&socket, path, &UpgradeOrder::default(), |_| {});
+        to_flip(&tokio::task::spawn_blocking(follow).await?.context(path)?)
+    }
+
+    pub(super) async fn handoff_mode(&self) -> anyhow::Result<HandoffMode> {
+        let answer = self.ask(Method::GET, "/status").await?;
+        Ok(client::parse::<Status>(&answer)?.handoff)
+    }
+
     async fn ask(&self, method: Method, path: &'static str) -> anyhow::Result<bytes::Bytes> {
         let socket = self.socket.clone();
         let ask = move || client::ask(&socket, method, path);
@@ -124,6 +143,11 @@ impl Drop for Controller {
         }
         drop(self.child.start_kill());
     }
+}
+
+fn to_flip(handoff: &Handoff) -> anyhow::Result<Duration> {
+    let ms = handoff.ms_to_flip.context("a handoff without a flip")?;
+    Ok(Duration::from_millis(ms))
 }
 
 fn address(status: &Status, kind: &str) -> anyhow::Result<SocketAddr> {

@@ -1,8 +1,10 @@
 //! `baton demo`: the tour; needs nothing installed and no root.
 //!
 //! A real controller and worker on free ports of 127.0.0.1, three upstreams inside this process, and
-//! a load on them that counts what a client feels while a route is added and another removed.
+//! a load on them that counts what a client feels while routes change, workers hand over to others, and
+//! the program becomes itself again and goes back.
 
+mod acts;
 mod configuration;
 mod controller;
 mod table;
@@ -15,9 +17,10 @@ use baton_load::{Kind, Load, Report, Running, Target, Upstream, roots_from_pem};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustls::RootCertStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
-use configuration::Demo;
+use acts::Director;
+use configuration::{Demo, Variant};
 use controller::Controller;
 
 /// Where the load goes.
@@ -25,9 +28,6 @@ const HOST: &str = "app.localhost";
 /// The route that comes and goes under it.
 const EXTRA_HOST: &str = "extra.localhost";
 const UPSTREAMS: [&str; 3] = ["one", "two", "three"];
-/// For a route that was added to answer, and for one that was removed to stop answering.
-const CHANGE_LIMIT: Duration = Duration::from_secs(5);
-const POLL: Duration = Duration::from_millis(20);
 /// Shorter than this, nothing is shown.
 const MIN_SECONDS: u64 = 2;
 
@@ -102,9 +102,11 @@ impl Stage {
             upstreams.push(Upstream::start(name).await.context("upstream")?);
         }
         let demo = Demo::new(upstreams.iter().map(Upstream::address).collect())?;
-        demo.write(false)?;
+        demo.write(Variant::default())?;
         let controller = Controller::start(&demo).await?;
         println!("controller and worker are up: {}, {}", controller.http, controller.https);
+        let mode = controller.handoff_mode().await?;
+        println!("handoff mode {}: {}", mode.mode, mode.why);
         Ok(Stage { controller, demo, _upstreams: upstreams })
     }
 }
@@ -116,15 +118,16 @@ async fn under_load(stage: &Stage, options: &Options) -> anyhow::Result<bool> {
     let time = Duration::from_secs(options.seconds.max(MIN_SECONDS));
     let outcome = {
         let bar = Bar::new(time);
+        let director = Director { demo, controller, roots, load: &load, bar: &bar };
         tokio::select! {
-            changed = change_routes(demo, controller, roots, time, &bar) => changed,
+            played = director.play(time) => played,
             never = bar.follow(&load) => match never {},
         }
     };
     let report = load.stop().await;
     print!("{}", table::draw(&report));
     print_first_failures(&report);
-    outcome?;
+    print!("{}", table::draw_acts(&outcome?, &report));
     Ok(report.failed() == 0)
 }
 
@@ -136,52 +139,6 @@ fn load(controller: &Controller, roots: Arc<RootCertStore>) -> Running {
         .clients(Kind::Http2 { streams: 8 }, 2)
         .clients(Kind::WebSocket, 4)
         .start()
-}
-
-/// Adds a route after a third of the time and removes it after two.
-async fn change_routes(
-    demo: &Demo,
-    controller: &Controller,
-    roots: Arc<RootCertStore>,
-    time: Duration,
-    bar: &Bar,
-) -> anyhow::Result<()> {
-    let began = Instant::now();
-    let extra = Target::tls(controller.https, EXTRA_HOST, roots);
-    sleep_until(began + time / 3).await;
-    let took = change(demo, controller, &extra, true).await?;
-    bar.say(&format!("route {EXTRA_HOST} added under load, live after {} ms", took.as_millis()));
-    sleep_until(began + time * 2 / 3).await;
-    let took = change(demo, controller, &extra, false).await?;
-    bar.say(&format!("route {EXTRA_HOST} removed under load, gone after {} ms", took.as_millis()));
-    sleep_until(began + time).await;
-    Ok(())
-}
-
-/// Writes the configuration, reloads, and waits until a client sees the difference.
-async fn change(
-    demo: &Demo,
-    controller: &Controller,
-    extra: &Target,
-    there: bool,
-) -> anyhow::Result<Duration> {
-    let began = Instant::now();
-    demo.write(there)?;
-    controller.reload().await?;
-    while answers(extra).await != there {
-        if began.elapsed() > CHANGE_LIMIT {
-            let verb = if there { "does not answer" } else { "still answers" };
-            bail!("{EXTRA_HOST} {verb} {} s after the reload", CHANGE_LIMIT.as_secs());
-        }
-        sleep(POLL).await;
-    }
-    Ok(began.elapsed())
-}
-
-async fn answers(target: &Target) -> bool {
-    let report =
-        Load::new(target.clone()).clients(Kind::Http1Fresh, 1).requests(1).start().finish().await;
-    report.failed() == 0
 }
 
 fn print_first_failures(report: &Report) {

@@ -1,9 +1,11 @@
-//! The closing table: one row for each kind of client.
+//! The closing tables: a row for each kind of client, and one for each act.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use baton_load::{Kind, KindReport, Report};
+
+use super::acts::{self, Done};
 
 pub(super) fn draw(report: &Report) -> String {
     let mut text = format!(
@@ -12,6 +14,17 @@ pub(super) fn draw(report: &Report) -> String {
     );
     for (kind, felt) in &report.kinds {
         row(&mut text, *kind, felt);
+    }
+    text.push('\n');
+    text
+}
+
+pub(super) fn draw_acts(done: &[Done], report: &Report) -> String {
+    let mut text = format!("{:<24} {:>9} {:>9}\n", "act", "failures", "to live");
+    for (act, failures) in done.iter().zip(acts::failures(done, report)) {
+        let took = format!("{} ms", act.took.as_millis());
+        writeln!(text, "{:<24} {failures:>9} {took:>9}", act.name)
+            .expect("a string takes what it is given");
     }
     text.push('\n');
     text

@@ -44,15 +44,18 @@ impl Accept {
         let drain = self.local.drain.watch();
         let mut sweeps = self.local.sweeps.subscribe();
         loop {
-            let slot = self.local.slot().await;
-            let accepted = tokio::select! {
+            let next = async {
+                let slot = self.local.slot().await;
+                (slot, listener.accept().await)
+            };
+            let (slot, accepted) = tokio::select! {
                 biased;
                 () = drain.reached(Phase::Drain) => break,
                 Ok(()) = sweeps.changed() => {
                     self.sweep(&listener, kind).await;
                     continue;
                 }
-                accepted = listener.accept() => accepted,
+                next = next => next,
             };
             match accepted {
                 Ok((socket, address)) => self.begin(socket, address, kind, slot),
@@ -67,9 +70,13 @@ impl Accept {
     async fn quiesce(&self, listener: &TcpListener, kind: ListenerKind) {
         let quiet = self.local.drain.quiet();
         let limit = Instant::now() + QUIESCE_LIMIT;
-        while let Ok(Ok((socket, address))) = timeout(quiet, listener.accept()).await {
-            let slot = self.local.slot().await;
-            self.begin(socket, address, kind, slot);
+        while let Ok(accepted) = timeout(quiet, listener.accept()).await {
+            match accepted {
+                Ok((socket, address)) => {
+                    self.begin(socket, address, kind, self.local.slot_now());
+                }
+                Err(error) => pause(&error).await,
+            }
             if Instant::now() >= limit {
                 break;
             }
@@ -79,9 +86,16 @@ impl Accept {
 
     /// Takes what is in the queue, without waiting to be told that something is.
     async fn sweep(&self, listener: &TcpListener, kind: ListenerKind) {
-        while let Ok((socket, address)) = accept_now(listener) {
-            let slot = self.local.slot().await;
-            self.begin(socket, address, kind, slot);
+        loop {
+            match accept_now(listener) {
+                Ok((socket, address)) => {
+                    self.begin(socket, address, kind, self.local.slot_now());
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Of one client, or for want of descriptors: the queue is there still.
+                Err(error) if is_passing(&error) => pause(&error).await,
+                Err(_) => return,
+            }
         }
     }
 
@@ -124,6 +138,12 @@ async fn pause(error: &io::Error) {
         tracing::error!(%error, "accept: raise the limit of open files (LimitNOFILE)");
         sleep(OUT_OF_DESCRIPTORS).await;
     }
+}
+
+/// Another accept may go better.
+fn is_passing(error: &io::Error) -> bool {
+    let codes = [EMFILE, ENFILE, nix::errno::Errno::ECONNABORTED as i32];
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
 }
 
 const EMFILE: i32 = nix::errno::Errno::EMFILE as i32;

@@ -17,6 +17,11 @@ pub trait FieldSink {
 /// As lines of an HTTP/1.1 head.
 impl FieldSink for BytesMut {
     fn put_field(&mut self, name: &[u8], value: &[u8]) {
+        // No parser lets one through; one more look costs less than a request that becomes two.
+        let splits = |text| memchr::memchr3(b'\r', b'\n', 0, text).is_some();
+        if splits(name) || splits(value) {
+            return;
+        }
         self.reserve(name.len() + value.len() + 4);
         self.put_slice(name);
         self.put_slice(b": ");
@@ -63,16 +68,29 @@ impl Client<'_> {
 pub fn put_request(head: &RequestHead, client: &Client<'_>, sink: &mut impl FieldSink) {
     let named = connection_options(&head.fields);
     let trusted = client.is_trusted();
+    let cookie = joined_cookie(&head.fields);
     head.fields.for_each(|name, value| {
         if !(is_hop_by_hop(name)
             || is_replaced(name)
             || is_named(&named, name)
-            || (!trusted && is_replaced_unless_trusted(name)))
+            || (!trusted && is_replaced_unless_trusted(name))
+            || (cookie.is_some() && name.eq_ignore_ascii_case(b"cookie")))
         {
             sink.put_field(name, value);
         }
     });
+    if let Some(cookie) = cookie {
+        sink.put_field(b"Cookie", &cookie);
+    }
     put_forwarding(head, client, trusted, sink);
+}
+
+/// RFC 9113 section 8.2.3: HTTP/2 clients send a cookie in pieces, which have to be one field again
+/// for everybody else. None where there is nothing to join.
+fn joined_cookie(fields: &Fields) -> Option<Vec<u8>> {
+    let Fields::Map(map) = fields else { return None };
+    let pieces: Vec<&[u8]> = map.get_all("cookie").iter().map(HeaderValue::as_bytes).collect();
+    (pieces.len() > 1).then(|| pieces.join(&b"; "[..]))
 }
 
 fn put_forwarding(
@@ -239,16 +257,20 @@ fn is_replaced(name: &[u8]) -> bool {
     }
 }
 
+/// What says where a request comes from, in any spelling that an application could take for it: CGI
+/// and its heirs read `X_Real_IP` and `X-Real-IP` as one name.
 fn is_replaced_unless_trusted(name: &[u8]) -> bool {
-    match name.len() {
-        9 => name.eq_ignore_ascii_case(b"x-real-ip"),
-        16 => {
-            name.eq_ignore_ascii_case(b"x-forwarded-host")
-                || name.eq_ignore_ascii_case(b"x-forwarded-port")
-        }
-        17 => name.eq_ignore_ascii_case(b"x-forwarded-proto"),
-        _ => false,
+    if !matches!(name.first(), Some(b'x' | b'X' | b'f' | b'F' | b'p' | b'P')) {
+        return false;
     }
+    let is = |other: &[u8]| {
+        name.len() >= other.len()
+            && name.iter().zip(other).all(|(&byte, &want)| {
+                byte.eq_ignore_ascii_case(&want) || (byte == b'_' && want == b'-')
+            })
+    };
+    let whole = |other: &[u8]| name.len() == other.len() && is(other);
+    is(b"x-forwarded-") || is(b"x-original-") || whole(b"x-real-ip")
 }
 
 fn is_content_length(name: &[u8]) -> bool {
@@ -304,6 +326,31 @@ mod tests {
         let said = "X-Forwarded-For: 1.1.1.1\r\nX-Real-IP: 1.1.1.1\r\nX-Forwarded-Proto: http\r\n\
             X-Forwarded-Host: b\r\nX-Forwarded-Port: 1\r\nForwarded: for=1.1.1.1\r\n";
         assert_eq!(forwarded(said, false), SET);
+    }
+
+    #[test]
+    fn no_spelling_of_a_forwarding_field_passes() {
+        let said = "X_Forwarded_Proto: http\r\nx_real_ip: 1.1.1.1\r\nX-Forwarded-Ssl: on\r\n\
+            X-Original-URI: /x\r\nX-Forwarded-Prefix: /x\r\n";
+        assert_eq!(forwarded(said, false), SET);
+    }
+
+    #[test]
+    fn pieces_of_a_cookie_become_one_field() {
+        let mut map = HeaderMap::new();
+        assert_eq!(joined_cookie(&Fields::Map(map.clone())), None);
+        for piece in ["a=1", "b=2"] {
+            map.append("cookie", HeaderValue::from_static(piece));
+        }
+        assert_eq!(joined_cookie(&Fields::Map(map)), Some(b"a=1; b=2".to_vec()));
+    }
+
+    #[test]
+    fn a_field_cannot_end_its_line() {
+        let mut out = BytesMut::new();
+        out.put_field(b"A", b"b\r\nC: d");
+        out.put_field(b"A\n", b"b");
+        assert!(out.is_empty());
     }
 
     #[test]

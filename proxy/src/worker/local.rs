@@ -29,7 +29,8 @@ pub struct Local {
     pub connector: Connector,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     routing: RefCell<Rc<Routing>>,
-    slots: Cell<usize>,
+    /// Connections that this thread may have more; below zero in a drain.
+    slots: Cell<isize>,
     slot_freed: Notify,
 }
 
@@ -51,6 +52,7 @@ impl Local {
         let pools = Pools::new(&first, None);
         // The limit is the worker's; each thread has its share, at least one.
         let slots = (settings.limits.connections / settings.threads.max(1)).max(1);
+        let slots = isize::try_from(slots).unwrap_or(isize::MAX);
         Rc::new(Local {
             connector: Connector::new(&settings),
             settings,
@@ -80,9 +82,15 @@ impl Local {
 
     /// Waits until this thread may have another connection.
     pub async fn slot(self: &Rc<Self>) -> Slot {
-        while self.slots.get() == 0 {
+        while self.slots.get() <= 0 {
             self.slot_freed.notified().await;
         }
+        self.slot_now()
+    }
+
+    /// For connections that cannot wait: those in the queue of a listener that closes, and the
+    /// controller's own.
+    pub fn slot_now(self: &Rc<Self>) -> Slot {
         self.slots.set(self.slots.get() - 1);
         Slot { local: self.clone(), is_open: false }
     }

@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::http1::body::BodyError;
-use super::message::{BodyLength, Part, ResponseHead};
+use super::message::{BodyLength, Part, ResponseHead, Upgrade};
 use super::upstream::exchange::{Exchange, UpstreamError};
 use crate::protocol::settings::{Limits, Timeouts};
 
@@ -87,7 +87,7 @@ pub struct Bounds<'a> {
     pub timeouts: &'a Timeouts,
     pub limits: &'a Limits,
     /// The client asked to switch protocols.
-    pub upgrade: bool,
+    pub upgrade: Option<&'a Upgrade>,
 }
 
 pub async fn relay<D: Downstream>(
@@ -110,6 +110,7 @@ pub async fn relay<D: Downstream>(
         last_move: start,
         waiting: Waiting::Response,
         steps: 0,
+        informational: 0,
     };
     if request_body == BodyLength::Empty {
         relay.upstream.finish(None);
@@ -137,7 +138,12 @@ struct Relay<'a, D> {
     waiting: Waiting,
     /// Grows with each thing that was done: a poll that did nothing has to wait.
     steps: u64,
+    /// 1xx so far.
+    informational: usize,
 }
+
+/// Most 1xx responses of one exchange: each is kept until the client takes it.
+const MAX_INFORMATIONAL: usize = 16;
 
 #[derive(PartialEq, Eq)]
 enum Up {
@@ -257,6 +263,9 @@ impl<D: Downstream> Relay<'_, D> {
                     room.map_err(Cause::Client)?;
                     self.waiting = Waiting::ResponseBody;
                     let Poll::Ready(part) = self.upstream.poll_body(cx) else {
+                        if self.up != Up::Body && self.client.poll_gone(cx).is_ready() {
+                            return Err(Cause::Client(ClientError::Gone));
+                        }
                         let _ = self.client.poll_flush(cx).map_err(Cause::Client)?;
                         return Ok(None);
                     };
@@ -275,7 +284,7 @@ impl<D: Downstream> Relay<'_, D> {
 
     fn take_head(&mut self, head: ResponseHead) -> Result<Option<Finished>, Cause> {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
-            if !self.bounds.upgrade {
+            if self.bounds.upgrade.is_none() {
                 let text = "101 to a request that did not ask for it".to_owned();
                 return Err(Cause::Upstream(UpstreamError::Protocol(text)));
             }
@@ -283,7 +292,17 @@ impl<D: Downstream> Relay<'_, D> {
             self.progress.head_after = Some(self.start.elapsed());
             return Ok(Some(Finished::Switched(head)));
         }
+        if matches!(self.bounds.upgrade, Some(Upgrade::Connect(_))) && head.status.is_success() {
+            // To the client a 2xx would say that the tunnel is open (RFC 8441 section 5).
+            let text = "a WebSocket was answered without 101".to_owned();
+            return Err(Cause::Upstream(UpstreamError::Protocol(text)));
+        }
         if head.status.is_informational() {
+            self.informational += 1;
+            if self.informational > MAX_INFORMATIONAL {
+                let text = "too many informational responses".to_owned();
+                return Err(Cause::Upstream(UpstreamError::Protocol(text)));
+            }
             self.client.send_informational(&head).map_err(Cause::Client)?;
             return Ok(None);
         }

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, Version};
+use tokio::time::timeout;
 
 use super::access_log::Entry;
 use super::fields::Client;
 use super::local::{Local, Peer, Routing};
-use super::message::{BodyLength, RequestHead, ResponseHead};
+use super::message::{BodyLength, RequestHead, ResponseHead, Upgrade};
 use super::page::Page;
 use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, Progress, relay};
 use super::table::{Host, Replace, Route, normal_host, normal_path};
@@ -60,7 +61,7 @@ pub async fn serve<D: Downstream>(
     // One snapshot for the whole request.
     let routing = local.routing();
     let outcome = match find(&routing, peer, head, &local.settings) {
-        Err(page) => answer(client, head, &page, &mut record).await,
+        Err(page) => answer(local, client, head, &page, &mut record).await,
         Ok((pool, target)) => {
             let client_side = Client {
                 address: peer.address.ip(),
@@ -88,7 +89,8 @@ fn find(
         return Err(Page::Ready);
     }
     // A forward proxy would be an open door; TRACE reflects what cookies a script may not see.
-    let plain_connect = head.method == Method::CONNECT && head.upgrade.is_none();
+    let extended = matches!(head.upgrade, Some(Upgrade::Connect(_)));
+    let plain_connect = head.method == Method::CONNECT && !extended;
     if plain_connect || head.method == Method::TRACE {
         return Err(Page::METHOD_NOT_ALLOWED);
     }
@@ -159,7 +161,8 @@ fn to_https(head: &RequestHead, port: u16) -> Page {
     if port != HTTPS_PORT {
         location.extend_from_slice(format!(":{port}").as_bytes());
     }
-    location.extend_from_slice(&head.target);
+    let target = if head.target.as_ref() == b"*" { b"/" } else { head.target.as_ref() };
+    location.extend_from_slice(target);
     HeaderValue::from_bytes(&location).map_or(Page::BAD_REQUEST, Page::ToHttps)
 }
 
@@ -169,14 +172,14 @@ fn target(route: &Route, head: &RequestHead, normal: &[u8]) -> Bytes {
         return head.target.clone();
     };
     let (path, query) = head.target.split_at(head.path().len());
-    // A path that only matched once it was decoded goes up the way it matched.
+    // A path that only matched once it was decoded and its dots resolved goes up that way: as it was
+    // received, its dots could lead out of the replacement.
     let encoded;
-    let rest = match path.strip_prefix(prefix.as_ref()) {
-        Some(rest) => rest,
-        None => {
-            encoded = encode(normal.strip_prefix(prefix.as_ref()).unwrap_or_default());
-            encoded.as_slice()
-        }
+    let rest = if path == normal {
+        path.strip_prefix(prefix.as_ref()).unwrap_or_default()
+    } else {
+        encoded = encode(normal.strip_prefix(prefix.as_ref()).unwrap_or_default());
+        encoded.as_slice()
     };
     let slash = by.ends_with(b"/");
     let rest = if slash { rest.strip_prefix(b"/").unwrap_or(rest) } else { rest };
@@ -203,6 +206,7 @@ fn encode(path: &[u8]) -> Vec<u8> {
 
 /// Answers by a page of our own.
 async fn answer<D: Downstream>(
+    local: &Local,
     client: &mut D,
     head: &RequestHead,
     page: &Page,
@@ -218,9 +222,10 @@ async fn answer<D: Downstream>(
         record.progress.bytes = body.len() as u64;
         client.send_data(body, true);
     }
-    match std::future::poll_fn(|cx| client.poll_flush(cx)).await {
-        Ok(()) => Outcome::Done,
-        Err(_) => Outcome::Broken,
+    let flush = std::future::poll_fn(|cx| client.poll_flush(cx));
+    match timeout(local.settings.timeouts.send_idle, flush).await {
+        Ok(Ok(())) => Outcome::Done,
+        Ok(Err(_)) | Err(_) => Outcome::Broken,
     }
 }
 
@@ -239,12 +244,14 @@ async fn forward<D: Downstream>(
     loop {
         let fresh = same.is_some();
         let Some(index) = same.take().or_else(|| next(local, pool, &tried)) else {
-            return answer(client, request.head, &page, record).await;
+            return answer(local, client, request.head, &page, record).await;
         };
         let member = &pool.members[index];
         match attempt(local, member, request, fresh, client, record).await {
             Attempt::Ended(outcome) => return outcome,
-            Attempt::Answer(page) => return answer(client, request.head, &page, record).await,
+            Attempt::Answer(page) => {
+                return answer(local, client, request.head, &page, record).await;
+            }
             Attempt::Again(Again::SameUpstream) => same = Some(index),
             Attempt::Again(Again::AnotherUpstream(why)) => {
                 page = why;
@@ -294,7 +301,7 @@ async fn attempt<D: Downstream>(
     let bounds = Bounds {
         timeouts: &local.settings.timeouts,
         limits: &local.settings.limits,
-        upgrade: request.head.upgrade.is_some(),
+        upgrade: request.head.upgrade.as_ref(),
     };
     let body = request.head.body;
     match relay(client, &mut exchange, body, bounds, &mut record.progress).await {
@@ -372,6 +379,10 @@ fn failed(local: &Local, member: &Member, error: &UpstreamError) {
     local.stats.upstream_failures.add(1);
     let unreachable = matches!(error, UpstreamError::Connect(_));
     let (name, address) = (&member.name, member.upstream.address);
+    if matches!(error, UpstreamError::TimedOut) {
+        // The connection that all requests share may lead nowhere.
+        member.upstream.http2.clear();
+    }
     match member.upstream.failed(tokio::time::Instant::now(), unreachable) {
         Some(time) => {
             tracing::warn!(upstream = %name, %address, %error, "upstream left out for {time:?}");
@@ -505,6 +516,7 @@ mod tests {
             ("/app", "/v2", "/app/x", "/v2/x"),
             ("/app", "/", "/%61pp/x%20y", "/x%20y"),
             ("/app", "/", "//app//x", "/x"),
+            ("/api/", "/v1/a/", "/api/../api/x", "/v1/a/x"),
         ] {
             let route = Route {
                 pool: 0,

@@ -115,7 +115,7 @@ async fn serve(mut parts: Parts) {
                     Err(error) => tracing::error!(%error, "listener"),
                 }
             }
-            Some(Order::Connection(socket, kind)) => hand_over(&accept, socket, kind).await,
+            Some(Order::Connection(socket, kind)) => hand_over(&accept, socket, kind),
             Some(Order::Sweep) => local.sweeps.send_modify(|sweeps| *sweeps += 1),
             Some(Order::Drain { quiet }) => {
                 local.drain.set_quiet(quiet);
@@ -129,12 +129,12 @@ async fn serve(mut parts: Parts) {
     local.log.hand_over();
 }
 
-async fn hand_over(accept: &Accept, socket: UnixStream, kind: ListenerKind) {
+fn hand_over(accept: &Accept, socket: UnixStream, kind: ListenerKind) {
     let socket = match tokio::net::UnixStream::from_std(socket) {
         Ok(socket) => Socket::Unix(socket),
         Err(error) => return tracing::error!(%error, "connection from the controller"),
     };
-    let slot = accept.local.slot().await;
+    let slot = accept.local.slot_now();
     let peer =
         Peer { address: ([127, 0, 0, 1], 0).into(), local_port: 0, tls: None, is_controller: true };
     accept.connection(socket, peer, kind, slot);

@@ -138,7 +138,9 @@ fn take_chunk_size(buffer: &mut BytesMut) -> Result<Option<u64>, BodyError> {
     if digits == 0 || digits > 15 {
         return Err(BodyError::ChunkSize);
     }
-    let extension = extension.trim_ascii_start();
+    // Bad white space before an extension, and no other control character.
+    let blanks = extension.iter().take_while(|&&b| b == b' ' || b == b'\t').count();
+    let extension = &extension[blanks..];
     let plain = extension.iter().all(|&b| b == b'\t' || (b >= b' ' && b != 0x7f));
     if !(plain && (extension.is_empty() || extension.starts_with(b";"))) {
         return Err(BodyError::ChunkSize);
@@ -285,6 +287,8 @@ mod tests {
             " 3\r\nabc",
             "+3\r\nabc",
             "0x3\r\nabc",
+            "3\r\r\nabc",
+            "3\u{c}\r\nabc",
             "-1\r\n",
             "3 4\r\nabc",
             "3;\u{1}\r\nabc",

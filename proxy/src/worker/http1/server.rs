@@ -135,10 +135,13 @@ impl Connection {
             Outcome::Broken => Next::Abort,
             Outcome::Done if client.stays_open() => Next::Request,
             Outcome::Done => Next::Close,
-            Outcome::Switched(switch) => match client.send_switch(&switch.head).await {
-                Ok(()) => Next::Tunnel(Box::new(switch.upstream)),
-                Err(_) => Next::Abort,
-            },
+            Outcome::Switched(switch) => {
+                let limit = self.local.settings.timeouts.send_idle;
+                match timeout(limit, client.send_switch(&switch.head)).await {
+                    Ok(Ok(())) => Next::Tunnel(Box::new(switch.upstream)),
+                    Ok(Err(_)) | Err(_) => Next::Abort,
+                }
+            }
         }
     }
 
@@ -295,6 +298,10 @@ impl Downstream for Http1Client<'_> {
     }
 
     fn send_data(&mut self, data: Bytes, last: bool) {
+        if matches!(self.framing, Framing::None | Framing::Declared) {
+            // Bytes behind such a head would be read as the next response.
+            return;
+        }
         if self.framing == Framing::Chunked {
             if !data.is_empty() {
                 put_chunk_size(self.io.head_buffer().bytes(), data.len());

@@ -59,6 +59,10 @@ impl Sending {
                 },
                 capacity => capacity,
             };
+            if capacity == 0 {
+                // Taken back by a smaller window before it could be used.
+                continue;
+            }
             let part = self.pending.split_to(capacity.min(self.pending.len()));
             let last = self.pending.is_empty() && matches!(self.ending, Ending::Data);
             self.stream.send_data(part, last)?;

@@ -68,6 +68,8 @@ impl Connection {
             leaving: Leaving::No,
             tunnels: &tunnels,
             idle: Idle::new(local.settings.timeouts.keep_alive),
+            send_idle: local.settings.timeouts.send_idle,
+            ending: None,
         }
         .run(stream)
         .await;
@@ -108,6 +110,9 @@ struct Driver<'a, F> {
     leaving: Leaving,
     tunnels: &'a Cell<usize>,
     idle: Idle,
+    /// How long the last bytes may take.
+    send_idle: Duration,
+    ending: Option<Pin<Box<Sleep>>>,
 }
 
 /// How far the goodbye of a connection has come.
@@ -143,11 +148,17 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
             Poll::Ready(Err(_)) => return Poll::Ready(()),
             Poll::Ready(Ok(())) if over => return Poll::Ready(()),
             // What is still to be sent wakes this task when the socket takes it.
-            _ if over => return Poll::Pending,
             _ => {}
         }
         if self.is_cut_off(cx) {
             return Poll::Ready(());
+        }
+        let is_last = matches!(self.leaving, Leaving::Final) && self.streams.is_empty();
+        if over || is_last {
+            // A client that answers no ping, or reads nothing, would stay for ever.
+            let limit = self.send_idle;
+            let ending = self.ending.get_or_insert_with(|| Box::pin(sleep(limit)));
+            return ending.as_mut().poll(cx);
         }
         if matches!(self.leaving, Leaving::No) && self.idle.poll_over(cx, self.streams.is_empty()) {
             self.announce();
@@ -313,9 +324,14 @@ fn request_head(parts: http::request::Parts, stream: &RecvStream) -> Option<Requ
     if fields.get_all(HOST).iter().count() > 1 {
         return None;
     }
-    let protocol = parts.extensions.get::<h2::ext::Protocol>();
-    let upgrade = protocol
-        .map(|protocol| Upgrade::Connect(Bytes::copy_from_slice(protocol.as_str().as_bytes())));
+    let upgrade = match parts.extensions.get::<h2::ext::Protocol>() {
+        None => None,
+        // h2 takes any text for a protocol; what is not a known one has no place in a head.
+        Some(protocol) if protocol.as_str() == "websocket" => {
+            Some(Upgrade::Connect(Bytes::from_static(b"websocket")))
+        }
+        Some(_) => return None,
+    };
     let target = match parts.uri.path_and_query() {
         Some(target) => Bytes::copy_from_slice(target.as_str().as_bytes()),
         None if parts.method == Method::CONNECT => Bytes::new(),
@@ -439,6 +455,9 @@ impl Downstream for Http2Client {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.respond.poll_reset(cx).map(|_| ())
+        match &mut self.sending {
+            Some(sending) => sending.poll_reset(cx),
+            None => self.respond.poll_reset(cx).map(|_| ()),
+        }
     }
 }

@@ -65,7 +65,7 @@ impl Exchange {
                     .map(|exchange| Exchange::Http1(Box::new(exchange)))
             }
             UpstreamProtocol::Grpc | UpstreamProtocol::Grpcs => {
-                Http2Exchange::open(local, upstream, request)
+                Http2Exchange::open(local, upstream, request, fresh)
                     .await
                     .map(|exchange| Exchange::Http2(Box::new(exchange)))
             }

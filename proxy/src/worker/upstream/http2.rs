@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
-use http::{HeaderMap, HeaderValue, Version};
+use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::Upstream;
 use super::exchange::{Active, Request, UpstreamError};
@@ -36,7 +36,8 @@ impl Shared {
         *self.0.borrow_mut() = Some(sender);
     }
 
-    fn clear(&self) {
+    /// The next request opens another connection; those in progress keep this one.
+    pub fn clear(&self) {
         *self.0.borrow_mut() = None;
     }
 }
@@ -46,6 +47,7 @@ pub struct Http2Exchange {
     #[expect(dead_code, reason = "held for its drop")]
     active: Active,
     reused: bool,
+    method: Method,
     response: ResponseFuture,
     sending: Sending,
     receiving: Option<Receiving>,
@@ -57,7 +59,11 @@ impl Http2Exchange {
         local: &Rc<Local>,
         upstream: Rc<Upstream>,
         request: &Request<'_>,
+        fresh: bool,
     ) -> Result<Self, UpstreamError> {
+        if fresh {
+            upstream.http2.clear();
+        }
         let (mut sender, reused) = match ready_sender(&upstream).await {
             Some(sender) => (sender, true),
             None => (connect(local, &upstream, request).await?, false),
@@ -68,6 +74,7 @@ impl Http2Exchange {
         Ok(Http2Exchange {
             active: Active::enter(upstream),
             reused,
+            method: request.head.method.clone(),
             response,
             sending: Sending::new(stream, end),
             receiving: None,
@@ -108,8 +115,9 @@ impl Http2Exchange {
         }
         let response = ready!(Pin::new(&mut self.response).poll(cx)).map_err(refused)?;
         let (parts, stream) = response.into_parts();
-        let body =
-            if stream.is_end_stream() { BodyLength::Empty } else { content_length(&parts.headers) };
+        let empty =
+            stream.is_end_stream() || ResponseHead::never_has_body(parts.status, &self.method);
+        let body = if empty { BodyLength::Empty } else { content_length(&parts.headers) };
         self.receiving = Some(Receiving::new(stream));
         Poll::Ready(Ok(head(parts, body)))
     }

@@ -1,8 +1,13 @@
 //! Ambiguous framing is refused with 400 and never forwarded (RFC 9112, sections 5, 6 and 7).
 
-use baton_tests::{Baton, Recorder, exchange};
+use std::time::Duration;
 
-use crate::{PLAIN, routed_to};
+use baton_tests::{Baton, Recorder, exchange};
+use bytes::Bytes;
+use h2::ext::Protocol;
+use http::{Method, Request, Version};
+
+use crate::{APP, PLAIN, routed_to};
 
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 /// What an attacker would like the upstream to take for a request of its own.
@@ -148,5 +153,34 @@ async fn a_field_that_http2_forbids_never_reaches_an_http1_upstream() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(!said.contains(":status: 200"), "{field}: {said}");
         assert_eq!(recorder.received(), "", "{field}");
+    }
+}
+
+#[tokio::test]
+async fn a_protocol_that_is_not_websocket_never_reaches_an_upstream() {
+    let recorder = Recorder::start(OK).await;
+    let baton = Baton::start(routed_to(&recorder.address())).await;
+    for protocol in ["websocket\r\n\r\nGET /smuggled HTTP/1.1\r\nX: ", "h2c", "connect-udp", ""] {
+        let stream = baton.https(APP).connect("h2").await.expect("connection");
+        let (requests, connection) =
+            h2::client::Builder::new().handshake::<_, Bytes>(stream).await.expect("handshake");
+        let driver = tokio::spawn(connection);
+        let mut requests = requests.ready().await.expect("ready");
+        baton_tests::until("extended CONNECT", Duration::from_secs(5), async || {
+            requests.is_extended_connect_protocol_enabled().then_some(())
+        })
+        .await;
+        let request = Request::builder().version(Version::HTTP_2).method(Method::CONNECT);
+        let request = request.uri(format!("https://{APP}/ws")).body(());
+        let mut request = request.expect("request");
+        request.extensions_mut().insert(Protocol::from(protocol));
+        let (response, _out) = requests.send_request(request, false).expect("open");
+        let refused = match response.await {
+            Ok(response) => response.status().is_client_error() || response.status() == 501,
+            Err(error) => error.is_reset() || error.is_remote(),
+        };
+        assert!(refused, "{protocol:?}");
+        assert_eq!(recorder.received(), "", "{protocol:?}");
+        driver.abort();
     }
 }

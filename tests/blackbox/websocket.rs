@@ -82,4 +82,6 @@ async fn extended_connect_carries_a_websocket_over_http2() {
     let echo = incoming.data().await.expect("open").expect("data");
     assert_eq!(echo, Bytes::from_static(&[0x81, 2, b'h', b'i']));
     driver.abort();
+    // Only then is the connection closed, and the tunnel with it.
+    assert!(driver.await.is_err_and(|error| error.is_cancelled()));
 }

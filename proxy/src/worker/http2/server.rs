@@ -189,9 +189,14 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
         self.leaving = Leaving::Announced(Box::pin(sleep(GOAWAY_GRACE)));
     }
 
-    /// The drain limit has come. Tunnels have a limit of their own.
+    /// The drain limit has come. Tunnels have a limit of their own, and so has a connection without
+    /// a stream, whose client has known for a while that it shall go.
     fn is_cut_off(&self, cx: &mut Context<'_>) -> bool {
-        let phase = if self.tunnels.get() > 0 { Phase::CloseAll } else { Phase::CloseRequests };
+        let phase = match (self.streams.is_empty(), self.tunnels.get()) {
+            (true, _) => Phase::CloseIdle,
+            (false, 0) => Phase::CloseRequests,
+            (false, _) => Phase::CloseAll,
+        };
         self.drain.poll(cx, phase).is_ready()
     }
 

@@ -332,10 +332,6 @@ impl Frozen {
     pub fn listeners(&self) -> Arc<Listeners> {
         self.generation.listeners.clone()
     }
-
-    pub fn executable(&self) -> &Executable {
-        &self.generation.executable
-    }
 }
 
 /// Why [`Supervisor::serve`] returned.

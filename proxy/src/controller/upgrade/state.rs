@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::RawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
@@ -117,11 +117,6 @@ impl State {
     /// When this program understands the configuration differently from the one that wrote it.
     pub fn config(&self) -> Result<Config, Mistakes> {
         config::parse(&self.config_text, &self.config_file)
-    }
-
-    /// The name of the configuration file that was given.
-    pub fn config_path(&self) -> Option<&Path> {
-        (self.config_file != Path::new(config::DEFAULT_PATH)).then_some(&self.config_file)
     }
 
     /// Every descriptor that has to cross, each once.

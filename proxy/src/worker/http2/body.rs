@@ -84,14 +84,6 @@ impl Sending {
     pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.stream.poll_reset(cx).map(|_| ())
     }
-
-    pub fn reset(&mut self, reason: Reason) {
-        self.stream.send_reset(reason);
-    }
-
-    pub fn is_ended(&self) -> bool {
-        matches!(self.ending, Ending::Sent)
-    }
 }
 
 /// The incoming body of one stream.

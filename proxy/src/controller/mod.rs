@@ -6,6 +6,7 @@ pub mod certificates;
 mod changes;
 pub mod check;
 pub mod child;
+mod control_loop;
 pub mod docker;
 pub mod generations;
 pub mod journal;

@@ -1,0 +1,179 @@
+//! Becoming another program: upgrade, rollback, and the way back when the new program's workers do
+//! not come up.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::{Controller, Pending};
+use crate::config;
+use crate::controller::admin::answers::{Begun, Refused};
+use crate::controller::admin::server::{BegunReply, Order};
+use crate::controller::journal::Entry;
+use crate::controller::steering::SteeringState;
+use crate::controller::upgrade;
+use crate::controller::upgrade::state::{Executables, Next, State};
+use crate::controller::worker_process::Executable;
+
+/// Another program that this process shall be.
+pub(super) struct Becoming {
+    executables: Executables,
+    program: Arc<Executable>,
+    next: Next,
+}
+
+impl Controller<'_> {
+    /// An upgrade to `binary`, or to what lies where the running program was started from.
+    pub(super) fn upgrade(&mut self, binary: Option<&Path>) -> Result<Becoming, Refused> {
+        self.refuse_when_stopping()?;
+        let path = match binary {
+            Some(path) => path.to_owned(),
+            None => own_path().map_err(|error| Refused::because(error.to_string()))?,
+        };
+        let open = |error| Refused::because(format!("{}: {error}", path.display()));
+        let program = Arc::new(Executable::open(&path).map_err(open)?);
+        let entry = self.generations.announce("upgrade")?;
+        entry.step(format!("trying {}", path.display()));
+        Ok(self.becoming(program, &entry))
+    }
+
+    pub(super) fn rollback(&mut self) -> Result<Becoming, Refused> {
+        self.refuse_when_stopping()?;
+        let Some(program) = self.generations.programs().previous.clone() else {
+            let error = "there is no program to return to: none was upgraded since the start";
+            return Err(Refused::because(error.to_owned()));
+        };
+        let entry = self.generations.announce("rollback")?;
+        entry.step("returning to the program before".to_owned());
+        Ok(self.becoming(program, &entry))
+    }
+
+    fn becoming(&self, program: Arc<Executable>, entry: &Entry) -> Becoming {
+        let programs = self.generations.programs();
+        Becoming {
+            executables: Executables {
+                current: program.as_raw_fd(),
+                previous: Some(programs.current.as_raw_fd()),
+                before: programs.previous.as_ref().map(AsRawFd::as_raw_fd),
+            },
+            program,
+            next: Next::HandOver { journal: entry.id(), begun: entry.begun() },
+        }
+    }
+
+    pub(super) fn come_back(&self, journal: u64, error: String) -> Option<Becoming> {
+        let programs = self.generations.programs();
+        let previous = programs.previous.clone()?;
+        tracing::error!("the program before this one comes back");
+        Some(Becoming {
+            executables: Executables {
+                current: previous.as_raw_fd(),
+                previous: programs.before.as_ref().map(AsRawFd::as_raw_fd),
+                before: None,
+            },
+            program: previous,
+            next: Next::GoOn { journal, error },
+        })
+    }
+
+    /// Becomes another program. Returns, with everything as it was, when that failed.
+    pub(super) async fn become_program(mut self, becoming: Becoming) -> io::Result<Self> {
+        let Becoming { executables, program, next } = becoming;
+        let Some(frozen) = self.generations.freeze().await else {
+            return Err(io::Error::other("the active worker is gone"));
+        };
+        let mut state = State {
+            state_version: upgrade::state::VERSION,
+            started: self.started,
+            config_file: config::file(self.config_path).to_owned(),
+            config_text: self.live.text.clone(),
+            control_socket: self.control_socket,
+            executables,
+            steering: SteeringState::Inherit { why: String::new() },
+            last_generation: 0,
+            active: None,
+            draining: Vec::new(),
+            handoffs: Vec::new(),
+            snapshot: self.publisher.snapshot(),
+            ticket_keys: self.publisher.ticket_keys().clone(),
+            reachable: self.reachable.borrow().iter().cloned().collect(),
+            next,
+        };
+        frozen.describe(&mut state);
+        let mut becoming = pin!(upgrade::become_program(&program, &state, self.config_path));
+        // The preflight takes a moment, in which the only answer is that.
+        let error = loop {
+            tokio::select! {
+                error = &mut becoming => break error,
+                Some(order) = self.orders.recv() => refuse(order),
+            }
+        };
+        self.generations = frozen.thaw();
+        let (Next::HandOver { journal, .. } | Next::GoOn { journal, .. }) = state.next;
+        let entry = self.generations.journal().resume(journal, SystemTime::now());
+        entry.failed(&format!("{error}: nothing has changed"));
+        Ok(self)
+    }
+
+    /// What this program was started for.
+    pub(super) fn go_on(&mut self, next: Next) -> Option<Becoming> {
+        match next {
+            Next::HandOver { journal, begun } => {
+                let entry = self.generations.journal().resume(journal, begun);
+                entry.step(format!("this is baton {} now", env!("CARGO_PKG_VERSION")));
+                match self.generations.go_on(entry, &self.live.config) {
+                    Ok(()) => {
+                        self.pending = Some(Pending::Upgrade { journal });
+                        None
+                    }
+                    Err(error) => self.come_back(journal, error),
+                }
+            }
+            Next::GoOn { journal, error } => {
+                let entry = self.generations.journal().resume(journal, SystemTime::now());
+                entry.failed(&format!("{error}; the program before it is back"));
+                None
+            }
+        }
+    }
+}
+
+/// Answers what is asked of a controller that is becoming another program.
+fn refuse(order: Order) {
+    let refused =
+        || Refused::because("an upgrade is under way: try again when it is over".to_owned());
+    // Whoever asked may have gone.
+    match order {
+        Order::Reload(reply) => drop(reply.send(Err(refused()))),
+        Order::Upgrade { reply, .. } | Order::Rollback { reply } => {
+            drop(reply.send(Err(refused())));
+        }
+    }
+}
+
+/// Where the running program was started from, which may hold another one by now.
+fn own_path() -> io::Result<PathBuf> {
+    let path = fs::read_link("/proc/self/exe")?;
+    // The kernel's words for a file that was replaced.
+    match path.to_str().and_then(|text| text.strip_suffix(" (deleted)")) {
+        Some(replaced) => Ok(PathBuf::from(replaced)),
+        None => Ok(path),
+    }
+}
+
+pub(super) fn tell(reply: BegunReply, begun: Result<Becoming, Refused>) -> Option<Becoming> {
+    let answer = match &begun {
+        Ok(Becoming { next: Next::HandOver { journal, .. }, .. }) => {
+            Ok(Begun { handoff: *journal })
+        }
+        Ok(_) => Err(Refused::because("not an upgrade".to_owned())),
+        Err(refused) => Err(refused.clone()),
+    };
+    // Whoever asked may have gone.
+    let _ = reply.send(answer);
+    begun.ok()
+}

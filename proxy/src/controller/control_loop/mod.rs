@@ -1,0 +1,234 @@
+//! The controller's loop: what happens to whom, one thing after the other. Each event is followed to
+//! its end before the next one is looked at.
+
+mod becoming;
+mod reloading;
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::RawFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use sd_notify::NotifyState;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::admin::answers::{Refused, Reloaded};
+use super::admin::server::{Order, ReloadReply};
+use super::docker::Containers;
+use super::generations::{Event, Generations};
+use super::probe::{Prober, Target};
+use super::publisher::Publisher;
+use super::signals::{Signal, Signals};
+use super::upgrade::state::Next;
+use crate::config::Config;
+use becoming::{Becoming, tell};
+use reloading::answer;
+
+/// How long systemd waits for Docker's first list before it is told that we serve.
+const FIRST_LIST_LIMIT: Duration = Duration::from_secs(2);
+/// Between two looks at what time alone changes (certificates, ticket keys): a renewal that fails is
+/// tried again then.
+const DUE_PAUSE: Duration = Duration::from_secs(60);
+
+/// The configuration in force, and its text, which crosses an upgrade.
+pub struct Live {
+    pub config: Config,
+    pub text: String,
+}
+
+/// What the loop owns.
+pub struct Controller<'a> {
+    pub config_path: Option<&'a Path>,
+    pub live: Live,
+    pub started: SystemTime,
+    pub control_socket: RawFd,
+    pub publisher: Publisher,
+    pub prober: Prober,
+    pub containers: watch::Receiver<Arc<Containers>>,
+    pub reachable: watch::Receiver<Arc<HashSet<Target>>>,
+    /// Until Docker has answered this program, workers route by what the one before it published.
+    pub holding: bool,
+    pub orders: mpsc::Receiver<Order>,
+    pub generations: Generations,
+    pub pending: Option<Pending>,
+    pub stop: Stop,
+}
+
+/// What a handoff that is under way leads to.
+pub enum Pending {
+    /// A configuration that it makes live, and who waits for it.
+    Reload { live: Box<Live>, reply: Option<ReloadReply> },
+    /// Workers of this program in place of those of the one before it.
+    Upgrade { journal: u64 },
+}
+
+/// Why the loop ends.
+enum Leave {
+    Stopped,
+    Become(Becoming),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    NotAsked,
+    Draining,
+    AtOnce,
+}
+
+impl Controller<'_> {
+    /// Runs until every worker is gone, and returns what is left to be ended. `next` is what the
+    /// program before this one has left to do.
+    ///
+    /// # Errors
+    /// When the active worker was lost on the way to another program.
+    pub async fn run(mut self, signals: &mut Signals, next: Option<Next>) -> io::Result<Self> {
+        let mut becoming = next.and_then(|next| self.go_on(next));
+        loop {
+            if let Some(becoming) = becoming {
+                // Returns when this process stays what it is.
+                self = self.become_program(becoming).await?;
+            }
+            match self.serve(signals).await {
+                Leave::Become(other) => becoming = Some(other),
+                Leave::Stopped => return Ok(self),
+            }
+        }
+    }
+
+    /// Follows containers, probes, orders and signals until every worker is gone, or this process is
+    /// to become another program. A draining worker is kept up to date too: what it still serves may
+    /// last.
+    async fn serve(&mut self, signals: &mut Signals) -> Leave {
+        let first_list_limit = Instant::now() + FIRST_LIST_LIMIT;
+        let mut ready = false;
+        loop {
+            let becoming = tokio::select! {
+                event = self.generations.next() => match event {
+                    Event::HandedOver => { self.handed_over(); None }
+                    Event::Failed { error } => self.handoff_failed(error),
+                    Event::AllGone => return Leave::Stopped,
+                },
+                signal = signals.next() => self.obey(signal).await,
+                Some(order) = self.orders.recv() => self.follow(order),
+                Ok(()) = self.containers.changed() => { self.publish(); None }
+                Ok(()) = self.reachable.changed() => { self.publish(); None }
+                () = sleep(until_due(self.publisher.due())) => { self.publish(); None }
+                () = sleep_until(first_list_limit), if !ready => None,
+            };
+            if let Some(becoming) = becoming {
+                return Leave::Become(becoming);
+            }
+            let heard_of_docker = self.docker_has_spoken();
+            if !ready && (heard_of_docker || Instant::now() >= first_list_limit) {
+                ready = true;
+                notify(&[NotifyState::Ready]);
+            }
+        }
+    }
+
+    fn docker_has_spoken(&self) -> bool {
+        let status = &self.containers.borrow().status;
+        !self.live.config.docker.enabled || status.connected || status.error.is_some()
+    }
+
+    async fn obey(&mut self, signal: Signal) -> Option<Becoming> {
+        match (signal, self.stop) {
+            (Signal::Reload, _) => self.reload(None),
+            (Signal::Stop, Stop::NotAsked) => {
+                tracing::info!("draining; a second signal stops at once");
+                self.stop = Stop::Draining;
+                notify(&[NotifyState::Stopping]);
+                self.generations.drain_all(&self.live.config.drain).await;
+            }
+            (Signal::Stop, Stop::Draining) => {
+                self.stop = Stop::AtOnce;
+                self.generations.kill_all().await;
+            }
+            (Signal::Stop, Stop::AtOnce) => {}
+            (Signal::Upgrade, _) => match self.upgrade(None) {
+                Ok(becoming) => return Some(becoming),
+                Err(Refused { error, .. }) => tracing::error!("upgrade refused: {error}"),
+            },
+        }
+        None
+    }
+
+    fn follow(&mut self, order: Order) -> Option<Becoming> {
+        match order {
+            Order::Reload(reply) => {
+                self.reload(Some(reply));
+                None
+            }
+            Order::Upgrade { binary, reply } => tell(reply, self.upgrade(binary.as_deref())),
+            Order::Rollback { reply } => tell(reply, self.rollback()),
+        }
+    }
+
+    /// Rebuilds from what Docker and the prober say now.
+    fn publish(&mut self) -> Vec<String> {
+        let containers = self.containers.borrow_and_update().clone();
+        let reachable = self.reachable.borrow_and_update().clone();
+        if self.holding && !containers.status.connected {
+            return Vec::new();
+        }
+        self.holding = false;
+        let changes = self.publisher.publish(&containers, &reachable);
+        let table = self.publisher.table();
+        self.prober.want(table.probes.clone());
+        if !changes.is_empty() && self.stop == Stop::NotAsked {
+            let hosts = table.hosts.len();
+            notify(&[NotifyState::Status(&format!("serving {hosts} hosts"))]);
+        }
+        changes
+    }
+
+    fn refuse_when_stopping(&self) -> Result<(), Refused> {
+        if self.stop == Stop::NotAsked {
+            return Ok(());
+        }
+        Err(Refused::because("baton is stopping".to_owned()))
+    }
+
+    fn handed_over(&mut self) {
+        announce(&self.generations);
+        if let Some(Pending::Reload { live, reply }) = self.pending.take() {
+            let handoff = self.generations.journal().last();
+            let reloaded = Reloaded { handoff, ..self.take(*live) };
+            answer(reply, Ok(reloaded));
+        }
+    }
+
+    /// Workers of a new program that do not come up: the program before it comes back.
+    fn handoff_failed(&mut self, error: String) -> Option<Becoming> {
+        match self.pending.take() {
+            Some(Pending::Reload { reply, .. }) => {
+                answer(reply, Err(Refused::because(error)));
+                None
+            }
+            Some(Pending::Upgrade { journal }) => self.come_back(journal, error),
+            None => None,
+        }
+    }
+}
+
+fn until_due(due: SystemTime) -> Duration {
+    // An error means that it is past.
+    due.duration_since(SystemTime::now()).unwrap_or_default().max(DUE_PAUSE)
+}
+
+/// Tells systemd; does nothing under anything else.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(state) {
+        tracing::warn!("systemd: {e}");
+    }
+}
+
+/// Says where it listens.
+pub fn announce(generations: &Generations) {
+    for (address, kind) in generations.fleet().borrow().listeners.addresses() {
+        tracing::info!("listening on {address} ({})", kind.as_str());
+    }
+}

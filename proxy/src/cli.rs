@@ -1,11 +1,17 @@
 //! The command line: what can be typed, and what it means.
 
+use std::io;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Mistakes};
+use crate::controller::admin::answers::UpgradeOrder;
+use crate::controller::canary::{Percent, Plan};
+use crate::controller::generations::Launch;
+use crate::protocol::fault::Fault;
 use crate::sys;
 
 /// The HTTPS front door of one Linux host.
@@ -40,12 +46,12 @@ pub enum Command {
     /// Show certificates
     Certs(AskArgs),
     /// Read the configuration again: it goes live as a whole, without a restart, or not at all
-    Reload(SocketArgs),
+    Reload(AskArgs),
     /// Become another binary without a restart; the one before comes back when its workers do not
     /// come up
     Upgrade(UpgradeArgs),
     /// Return to the binary before the last upgrade, whatever has become of its file
-    Rollback(SocketArgs),
+    Rollback(AskArgs),
     /// The public half; the controller starts it
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -67,8 +73,30 @@ pub struct RunArgs {
 pub struct UpgradeArgs {
     /// The new binary [default: the file that the running one was started from]
     pub binary: Option<PathBuf>,
+    /// Try it on this share of new connections first; where it does worse than the program before,
+    /// that one comes back
+    #[arg(long, value_name = "SHARE")]
+    canary: Option<Percent>,
+    /// How long the canary lasts
+    #[arg(long = "for", value_name = "TIME", requires = "canary", default_value = "30s", value_parser = config::time_span)]
+    time: Duration,
+    /// Make its workers fail on purpose: for tests and the demo
+    #[arg(long, value_enum, hide = true)]
+    fault: Option<Fault>,
     #[command(flatten)]
-    pub socket: SocketArgs,
+    pub ask: AskArgs,
+}
+
+impl UpgradeArgs {
+    /// # Errors
+    /// When this process has no current directory that the binary's path could be relative to.
+    pub fn order(&self) -> io::Result<UpgradeOrder> {
+        // The controller may stand elsewhere.
+        let binary = self.binary.as_deref().map(std::path::absolute).transpose()?;
+        let seconds = self.time.as_secs().max(1);
+        let canary = self.canary.map(|share| Plan { share, seconds });
+        Ok(UpgradeOrder { binary, launch: Launch { canary, fault: self.fault } })
+    }
 }
 
 #[derive(Debug, Args)]
@@ -113,6 +141,8 @@ pub struct WorkerArgs {
     /// Descriptor of the control channel
     #[arg(long, value_name = "FD")]
     control_fd: RawFd,
+    #[arg(long, value_enum)]
+    pub fault: Option<Fault>,
 }
 
 impl SocketArgs {
@@ -150,6 +180,9 @@ mod tests {
             &["baton", "fly"],
             &["baton", "status", "--socket", "a", "--config", "b"],
             &["baton", "demo", "--seconds", "0"],
+            &["baton", "upgrade", "--canary", "0%"],
+            &["baton", "upgrade", "--for", "10s"],
+            &["baton", "upgrade", "--canary", "5%", "--for", "never"],
         ] {
             assert_eq!(Cli::try_parse_from(line).expect_err("usage").exit_code(), 2, "{line:?}");
         }

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use baton::cli::{AskArgs, Cli, Command, DemoArgs, SocketArgs, UpgradeArgs, WorkerArgs};
-use baton::controller::admin::answers::UpgradeOrder;
+use baton::cli::{AskArgs, Cli, Command, DemoArgs, UpgradeArgs, WorkerArgs};
+use baton::controller::admin::answers::{Handoff, Reloaded, Step, UpgradeOrder};
 use baton::controller::admin::{client, tables};
 use baton::controller::{check, run, upgrade};
 use baton::{demo, worker};
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         }
         Command::Reload(args) => reload(&args),
         Command::Upgrade(args) => upgrade(&args),
-        Command::Rollback(args) => follow(&args, "/rollback", &()),
+        Command::Rollback(args) => follow(&args, "/rollback", &UpgradeOrder::default()),
         Command::Worker(args) => serve_public(&args),
         Command::Preflight => preflight(),
     };
@@ -72,23 +72,47 @@ fn print_answer<T: DeserializeOwned>(
     print(&table(&client::parse(&answer)?))
 }
 
-fn reload(args: &SocketArgs) -> anyhow::Result<()> {
-    let answer = client::ask(&args.path()?, Method::POST, "/reload")?;
-    print(&tables::reloaded(&client::parse(&answer)?))
+fn reload(args: &AskArgs) -> anyhow::Result<()> {
+    let socket = args.socket.path()?;
+    let answer = client::ask(&socket, Method::POST, "/reload")?;
+    let mut reloaded: Reloaded = client::parse(&answer)?;
+    if !args.json {
+        print(&tables::reloaded(&reloaded))?;
+    }
+    if let Some(begun) = reloaded.handoff.take() {
+        let handoff = client::watch(&socket, begun.id, |step| tell(args, step))?;
+        reloaded.handoff = Some(handoff.clone());
+        return finish(args, &handoff, &reloaded);
+    }
+    if args.json { print_json(&reloaded) } else { Ok(()) }
 }
 
 fn upgrade(args: &UpgradeArgs) -> anyhow::Result<()> {
-    // The controller may stand elsewhere.
-    let binary = args.binary.as_deref().map(std::path::absolute).transpose()?;
-    follow(&args.socket, "/upgrade", &UpgradeOrder { binary })
+    follow(&args.ask, "/upgrade", &args.order()?)
 }
 
-fn follow(socket: &SocketArgs, path: &str, order: &impl Serialize) -> anyhow::Result<()> {
-    let handoff = client::follow(&socket.path()?, path, order, |step| {
-        // A step that nobody can read does not end the upgrade.
+fn follow(args: &AskArgs, path: &str, order: &UpgradeOrder) -> anyhow::Result<()> {
+    let socket = args.socket.path()?;
+    let handoff = client::follow(&socket, path, order, |step| tell(args, step))?;
+    finish(args, &handoff, &handoff)
+}
+
+fn tell(args: &AskArgs, step: &Step) {
+    if !args.json {
+        // A step that nobody can read does not end the handoff.
         let _ = print(&format!("{:>6} ms  {}\n", step.ms, step.text));
-    })?;
+    }
+}
+
+fn finish(args: &AskArgs, handoff: &Handoff, whole: &impl Serialize) -> anyhow::Result<()> {
+    if args.json {
+        return print_json(whole);
+    }
     print(&format!("done: generation {} serves\n", handoff.to))
+}
+
+fn print_json(answer: &impl Serialize) -> anyhow::Result<()> {
+    print(&format!("{}\n", serde_json::to_string_pretty(answer)?))
 }
 
 fn preflight() -> anyhow::Result<()> {
@@ -99,7 +123,7 @@ fn serve_public(args: &WorkerArgs) -> anyhow::Result<()> {
     let control = args.control();
     // Started through a descriptor, the process would be called by its number in ps and top.
     let _ = fs::write("/proc/self/comm", "baton-worker");
-    Ok(worker::run(control)?)
+    Ok(worker::run(control, args.fault)?)
 }
 
 /// Like `print!`, but a reader that has seen enough (`baton routes | head`) is no failure.

@@ -1,6 +1,7 @@
 //! Black-box tests of the built baton. Each is named by what it claims.
 
 mod bodies;
+mod canary;
 mod command_line;
 mod docker_changes;
 mod docker_routing;
@@ -11,6 +12,7 @@ mod http1;
 mod http2;
 mod reload;
 mod routing;
+mod stage;
 mod tls;
 mod upstreams;
 mod websocket;

@@ -180,11 +180,19 @@ impl Baton {
 
     /// Runs another `baton` command that talks to this one.
     pub fn command(&self, arguments: &[&str]) -> std::process::Output {
+        self.spawn_command(arguments).wait_with_output().expect("it ends")
+    }
+
+    /// As [`Baton::command`], without waiting for its end.
+    pub fn spawn_command(&self, arguments: &[&str]) -> Child {
         Command::new(baton_binary())
             .args(arguments)
             .arg("--socket")
             .arg(self.control_socket())
-            .output()
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .expect("baton starts")
     }
 

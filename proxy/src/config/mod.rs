@@ -15,6 +15,7 @@ use std::time::Duration;
 
 pub use mistake::{Mistake, Mistakes, Position};
 pub use upstream::UpstreamError;
+pub use value::time_span;
 
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::settings::WorkerSettings;

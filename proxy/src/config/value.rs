@@ -51,11 +51,21 @@ pub(super) fn size<T: TryFrom<u64>>(
 
 /// More than nothing, at most [`LONGEST`].
 pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, Problem> {
-    const FORM: &str = "a duration, as \"500ms\", \"30s\", \"10m\" or \"1h\"";
-    let text = value.as_str().ok_or_else(|| expected(FORM, value))?;
-    let duration = parse_duration(text).ok_or_else(|| format!("`{text}` is not {FORM}"))?;
+    let text = value.as_str().ok_or_else(|| expected(DURATION_FORM, value))?;
+    Ok(time_span(text)?)
+}
+
+const DURATION_FORM: &str = "a duration, as \"500ms\", \"30s\", \"10m\" or \"1h\"";
+
+/// A duration as text, here or on the command line.
+///
+/// # Errors
+/// The sentence that says what is wrong.
+pub fn time_span(text: &str) -> Result<Duration, String> {
+    let duration =
+        parse_duration(text).ok_or_else(|| format!("`{text}` is not {DURATION_FORM}"))?;
     if duration.is_zero() || duration > LONGEST {
-        return Err(format!("`{text}` is out of range: more than 0, at most 366d").into());
+        return Err(format!("`{text}` is out of range: more than 0, at most 366d"));
     }
     Ok(duration)
 }

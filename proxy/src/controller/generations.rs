@@ -6,17 +6,21 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::admin::answers::Refused;
+use super::canary::Plan;
 use super::journal::{Entry, Journal};
 use super::listeners::Listeners;
 use super::steering::{Steering, SteeringError};
 use super::supervisor::{self, After, DrainOrder, Handle, Worker, WorkerState};
+use super::trial::{Outcome, Trial};
 use super::upgrade::state::State;
 use super::worker_process::{Executable, Generation, StartError};
 use crate::config::{Config, Drain};
+use crate::protocol::fault::Fault;
 use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
 
@@ -38,6 +42,8 @@ pub enum FirstError {
 pub struct Fleet {
     /// Gets new connections.
     pub active: Handle,
+    /// Gets a share of new connections.
+    pub canary: Option<Handle>,
     /// Oldest first.
     pub draining: Vec<Handle>,
     pub listeners: Arc<Listeners>,
@@ -80,14 +86,35 @@ pub struct Frozen {
     draining: Vec<supervisor::Frozen>,
 }
 
+/// How the next generation is to begin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Launch {
+    /// Tried on a share of connections first.
+    pub canary: Option<Plan>,
+    pub fault: Option<Fault>,
+}
+
 type Starting = JoinHandle<Result<Worker, StartError>>;
 
+/// A handoff that has not come to its end.
 struct UnderWay {
-    task: Starting,
+    phase: Phase,
     listeners: Arc<Listeners>,
-    threads: usize,
+    canary: Option<Plan>,
     entry: Entry,
     drain: Drain,
+}
+
+enum Phase {
+    Starting(Starting),
+    OnTrial(Box<Trial>),
+}
+
+/// What a phase ended with.
+enum Progress {
+    Started(Result<Worker, String>),
+    Tried(Outcome),
 }
 
 /// What became of the generations.
@@ -95,8 +122,8 @@ struct UnderWay {
 pub enum Event {
     /// The new generation is active.
     HandedOver,
-    /// The handoff of this number failed: the old generation stays active.
-    Failed { error: String },
+    /// The old generation stays active. The handoff's entry is still open.
+    Failed { entry: Entry, error: String },
     /// After [`Generations::drain_all`] or [`Generations::kill_all`]: nobody is left.
     AllGone,
 }
@@ -123,6 +150,7 @@ impl Generations {
             settings: settings(config, &listeners),
             listeners: listeners.clone(),
             snapshot: snapshots.clone(),
+            fault: None,
         };
         let active = Worker::start(generation).await?;
         let journal = Journal::new(Vec::new());
@@ -189,6 +217,7 @@ impl Generations {
     ) -> Self {
         let fleet = watch::Sender::new(Arc::new(Fleet {
             active: active.handle(),
+            canary: None,
             draining: vec![],
             listeners: Arc::default(),
         }));
@@ -201,7 +230,7 @@ impl Generations {
         let mut generations = Generations { common, active, draining, under_way: None, sweeps };
         generations.publish();
         for old in generations.draining.iter().map(Worker::handle).collect::<Vec<_>>() {
-            generations.sweep_after(old);
+            generations.sweep_after(old, None);
         }
         generations
     }
@@ -236,25 +265,33 @@ impl Generations {
     pub fn begin(&mut self, kind: &str, config: &Config) -> Result<u64, Refused> {
         let entry = self.announce(kind)?;
         let id = entry.id();
-        self.go_on(entry, config).map_err(Refused::because)?;
-        Ok(id)
+        match self.go_on(entry, config, Launch::default()) {
+            Ok(()) => Ok(id),
+            Err((entry, error)) => {
+                entry.failed(&error);
+                Err(Refused::because(error))
+            }
+        }
     }
 
-    /// Goes on with a handoff that the program before this one began.
+    /// Goes on with a handoff that has been announced.
     ///
     /// # Errors
-    /// As [`Generations::begin`].
-    pub fn go_on(&mut self, entry: Entry, config: &Config) -> Result<(), String> {
-        match self.start_next(config) {
+    /// When an address cannot be had: its entry, still open, and why. Nothing has changed then.
+    pub fn go_on(
+        &mut self,
+        entry: Entry,
+        config: &Config,
+        launch: Launch,
+    ) -> Result<(), (Entry, String)> {
+        match self.start_next(config, launch.fault) {
             Ok((task, listeners)) => {
-                let (threads, drain) = (config.worker.threads, config.drain.clone());
-                self.under_way = Some(UnderWay { task, listeners, threads, entry, drain });
+                let (phase, drain) = (Phase::Starting(task), config.drain.clone());
+                let canary = launch.canary;
+                self.under_way = Some(UnderWay { phase, listeners, canary, entry, drain });
                 Ok(())
             }
-            Err(error) => {
-                entry.failed(&error.to_string());
-                Err(error.to_string())
-            }
+            Err(error) => Err((entry, error.to_string())),
         }
     }
 
@@ -273,7 +310,11 @@ impl Generations {
         &self.common.programs
     }
 
-    fn start_next(&mut self, config: &Config) -> Result<(Starting, Arc<Listeners>), SteeringError> {
+    fn start_next(
+        &mut self,
+        config: &Config,
+        fault: Option<Fault>,
+    ) -> Result<(Starting, Arc<Listeners>), SteeringError> {
         let threads = config.worker.threads;
         let steering = &self.common.steering;
         let (id, ours) = (self.common.last_id + 1, &self.common.listeners);
@@ -285,6 +326,7 @@ impl Generations {
             settings: settings(config, &listeners),
             listeners: listeners.clone(),
             snapshot: self.common.snapshots.clone(),
+            fault,
         };
         Ok((tokio::spawn(Worker::start(generation)), listeners))
     }
@@ -303,10 +345,12 @@ impl Generations {
     pub async fn next(&mut self) -> Event {
         loop {
             tokio::select! {
-                started = started(&mut self.under_way) => {
-                    // `started` returns only with a handoff under way.
-                    if let Some(under_way) = self.under_way.take() {
-                        return self.finish(under_way, started).await;
+                progress = progress(&mut self.under_way) => {
+                    // `progress` returns only with a handoff under way.
+                    if let Some(under_way) = self.under_way.take()
+                        && let Some(event) = self.follow(under_way, progress).await
+                    {
+                        return event;
                     }
                 }
                 gone = first_gone(&mut self.draining) => {
@@ -319,20 +363,43 @@ impl Generations {
         }
     }
 
-    async fn finish(
-        &mut self,
-        UnderWay { listeners, threads, entry, drain, .. }: UnderWay,
-        started: Result<Worker, String>,
-    ) -> Event {
-        let worker = match started {
-            Ok(worker) => worker,
-            Err(error) => {
-                let (new, old) = (self.common.last_id, self.active.handle().generation());
-                let error = format!("generation {new}: {error}; generation {old} goes on");
-                entry.failed(&error);
-                return Event::Failed { error };
+    /// The next phase of a handoff, or its end.
+    async fn follow(&mut self, under_way: UnderWay, progress: Progress) -> Option<Event> {
+        let UnderWay { phase, listeners, canary, entry, drain } = under_way;
+        let worker = match (progress, phase) {
+            (Progress::Started(Err(error)), _) => return Some(self.failed(entry, &error)),
+            (Progress::Started(Ok(worker)), _) => {
+                self.note_ready(&worker, &entry);
+                if let Some(plan) = canary {
+                    let phase = self.try_out(worker, &plan, &entry).await;
+                    self.under_way = Some(UnderWay { phase, listeners, canary, entry, drain });
+                    self.publish();
+                    return None;
+                }
+                worker
             }
+            (Progress::Tried(Outcome::Passed(did)), Phase::OnTrial(trial)) => {
+                entry.step(format!("the canary did well: {did}"));
+                trial.worker
+            }
+            (Progress::Tried(Outcome::Failed(why)), Phase::OnTrial(trial)) => {
+                drop(listeners);
+                self.take_back(trial.worker, &drain, &entry).await;
+                return Some(self.failed(entry, &format!("canary: {why}")));
+            }
+            (Progress::Tried(_), Phase::Starting(_)) => unreachable!("only canaries are tried"),
         };
+        self.switch(worker, listeners, entry, &drain).await;
+        Some(Event::HandedOver)
+    }
+
+    fn failed(&self, entry: Entry, error: &str) -> Event {
+        let (new, old) = (self.common.last_id, self.active.handle().generation());
+        let error = format!("generation {new}: {error}; generation {old} goes on");
+        Event::Failed { entry, error }
+    }
+
+    fn note_ready(&self, worker: &Worker, entry: &Entry) {
         let status = worker.handle().status();
         entry.ready();
         entry.step(format!(
@@ -341,30 +408,67 @@ impl Generations {
             status.pid.unwrap_or_default(),
             status.ready_after.as_millis()
         ));
-        // Everything that can fail lies behind: from here on it is one switch.
-        self.common.steering.flip(self.common.last_id, threads);
+    }
+
+    async fn try_out(&self, worker: Worker, plan: &Plan, entry: &Entry) -> Phase {
+        let active = self.active.handle();
+        self.common.steering.share(&active, &worker.handle(), plan.share.share());
+        entry.step(format!(
+            "canary: {} of new connections go to generation {} for {} s",
+            plan.share,
+            self.common.last_id,
+            plan.time().as_secs()
+        ));
+        Phase::OnTrial(Box::new(Trial::begin(worker, active, plan).await))
+    }
+
+    /// A canary gets nothing more, and finishes what it has begun.
+    async fn take_back(&mut self, canary: Worker, drain: &Drain, entry: &Entry) {
+        self.common.steering.flip(&self.active.handle());
+        entry.step("the canary is taken back: it gets no new connections".to_owned());
+        self.retire(canary, drain, None).await;
+    }
+
+    /// Everything that can fail lies behind: it is one switch.
+    async fn switch(
+        &mut self,
+        worker: Worker,
+        listeners: Arc<Listeners>,
+        entry: Entry,
+        drain: &Drain,
+    ) {
+        self.common.steering.flip(&worker.handle());
         entry.flipped();
         entry.step(format!("new connections go to generation {}", self.common.last_id));
         self.common.listeners = listeners;
         let old = std::mem::replace(&mut self.active, worker);
-        old.drain(DrainOrder::new(&drain, self.common.steering.after())).await;
-        self.sweep_after(old.handle());
+        entry.done();
+        self.retire(old, drain, Some(entry)).await;
+    }
+
+    /// Drains a worker to which nobody is sent any more.
+    async fn retire(&mut self, old: Worker, drain: &Drain, entry: Option<Entry>) {
+        old.drain(DrainOrder::new(drain, self.common.steering.after())).await;
+        self.sweep_after(old.handle(), entry);
         self.draining.push(old);
         self.hurry_oldest().await;
         self.publish();
-        entry.done();
-        Event::HandedOver
     }
 
     /// Connections that migrate may not wake who gets them: see [`ToWorker::Sweep`].
     ///
     /// [`ToWorker::Sweep`]: crate::protocol::frame::ToWorker::Sweep
-    fn sweep_after(&mut self, mut old: Handle) {
+    fn sweep_after(&mut self, mut old: Handle, entry: Option<Entry>) {
         let fleet = self.common.fleet.subscribe();
+        let steering = self.common.steering.clone();
         self.sweeps.spawn(async move {
             old.quiesced().await;
             let active = fleet.borrow().active.clone();
             active.sweep().await;
+            if let Some(entry) = entry {
+                let counted = steering.counted(active.generation());
+                entry.closed(old.generation(), counted.map(|counted| counted.migrated));
+            }
         });
     }
 
@@ -385,8 +489,13 @@ impl Generations {
     }
 
     fn publish(&self) {
+        let canary = self.under_way.as_ref().and_then(|under_way| match &under_way.phase {
+            Phase::OnTrial(trial) => Some(trial.worker.handle()),
+            Phase::Starting(_) => None,
+        });
         self.common.fleet.send_replace(Arc::new(Fleet {
             active: self.active.handle(),
+            canary,
             draining: self.draining.iter().map(Worker::handle).collect(),
             listeners: self.common.listeners.clone(),
         }));
@@ -413,11 +522,13 @@ impl Generations {
     }
 
     fn abandon_handoff(&mut self) {
-        if let Some(UnderWay { task, entry, .. }) = self.under_way.take() {
+        let Some(UnderWay { phase, entry, .. }) = self.under_way.take() else { return };
+        match phase {
             // The process that starts dies with its task.
-            task.abort();
-            entry.failed("baton was told to stop");
+            Phase::Starting(task) => task.abort(),
+            Phase::OnTrial(trial) => self.draining.push(trial.worker),
         }
+        entry.failed("baton was told to stop");
     }
 
     pub async fn join(self) {
@@ -450,12 +561,13 @@ impl Frozen {
     }
 }
 
-async fn started(under_way: &mut Option<UnderWay>) -> Result<Worker, String> {
-    match under_way {
-        Some(under_way) => match (&mut under_way.task).await {
+async fn progress(under_way: &mut Option<UnderWay>) -> Progress {
+    match under_way.as_mut().map(|under_way| &mut under_way.phase) {
+        Some(Phase::Starting(task)) => Progress::Started(match task.await {
             Ok(started) => started.map_err(|error| error.to_string()),
             Err(panicked) => Err(panicked.to_string()),
-        },
+        }),
+        Some(Phase::OnTrial(trial)) => Progress::Tried(trial.over().await),
         None => std::future::pending().await,
     }
 }

@@ -79,9 +79,25 @@ impl Entry {
         self.modify(|handoff| handoff.ms_to_flip = Some(ms));
     }
 
-    pub fn done(self) {
+    /// The outcome is known; what follows is the end of the old generation.
+    pub fn done(&self) {
         tracing::info!("handoff {}: done", self.id);
         self.modify(|handoff| handoff.outcome = Handoff::DONE.to_owned());
+    }
+
+    /// The old generation, `old`, has closed its listeners; so many connections have migrated from
+    /// them, where that is counted.
+    pub fn closed(self, old: u64, migrated: Option<u64>) {
+        let counted = migrated.map(|count| format!("; {count} connections migrated"));
+        self.step(format!(
+            "generation {old} has closed its listeners{}",
+            counted.unwrap_or_default()
+        ));
+        let ms = self.elapsed_ms();
+        self.modify(|handoff| {
+            handoff.ms_to_close = Some(ms);
+            handoff.migrated = migrated;
+        });
     }
 
     pub fn failed(self, error: &str) {
@@ -123,7 +139,12 @@ mod tests {
             assert_eq!(journal.under_way().map(|handoff| handoff.id), Some(generation));
             entry.step("started".to_owned());
             entry.ready();
-            if generation % 2 == 0 { entry.failed("no") } else { entry.done() }
+            if generation % 2 == 0 {
+                entry.failed("no");
+            } else {
+                entry.done();
+                entry.closed(generation, Some(7));
+            }
         }
         let handoffs = journal.follow().borrow().clone();
         assert_eq!(
@@ -134,7 +155,12 @@ mod tests {
             (handoffs[0].outcome.as_str(), handoffs[0].error.as_deref()),
             ("failed", Some("no"))
         );
-        assert_eq!(handoffs[1].outcome, "done");
+        assert_eq!((handoffs[1].outcome.as_str(), handoffs[1].migrated), ("done", Some(7)));
+        let steps: Vec<_> = handoffs[1].steps.iter().map(|step| step.text.as_str()).collect();
+        assert_eq!(
+            steps,
+            ["started", "generation 11 has closed its listeners; 7 connections migrated"]
+        );
         assert!(journal.under_way().is_none());
     }
 }

@@ -2,6 +2,7 @@
 //! privilege and secret and never reads a byte that the public sent.
 
 pub mod admin;
+pub mod canary;
 pub mod certificates;
 mod changes;
 pub mod check;
@@ -23,6 +24,7 @@ mod signals;
 pub mod steering;
 pub mod supervisor;
 mod ticket_keys;
+mod trial;
 mod unix_http;
 pub mod upgrade;
 mod view;

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use baton_layout::{Slot, Target};
+use baton_layout::{Canary, Share, Slot, Target};
 use serde::{Deserialize, Serialize};
 
 use super::listeners::{self, BindError, Listeners};
 use super::selector::{AddressNumber, Incompatible, Parts, Selector, SelectorError, Unavailable};
-use super::supervisor::After;
+use super::supervisor::{After, Handle};
 use crate::config::{HandoffWish, Listen};
 use crate::sys;
 
@@ -138,12 +138,28 @@ impl Steering {
         }
     }
 
-    /// From now on every new connection goes to generation `id`: in ebpf mode one 64-bit write for
+    /// From now on every new connection goes to this generation: in ebpf mode one 64-bit write for
     /// all addresses. In inherit mode it is the drain of the old one that makes it so.
-    pub fn flip(&self, id: u64, threads: usize) {
-        if let (Steering::Ebpf(steered), Some(target)) = (self, target(id, threads)) {
+    pub fn flip(&self, to: &Handle) {
+        if let (Steering::Ebpf(steered), Some(target)) = (self, target(to)) {
             lock(steered).selector.steer(baton_layout::Steering::all_to(target));
         }
+    }
+
+    /// From now on a share of new connections goes to a canary, as [`Steering::flip`] does with all
+    /// of them; only where [`Steering::shares`].
+    pub fn share(&self, active: &Handle, canary: &Handle, share: Share) {
+        if let (Steering::Ebpf(steered), Some(active), Some(target)) =
+            (self, target(active), target(canary))
+        {
+            let canary = Canary { target, share };
+            lock(steered).selector.steer(baton_layout::Steering::with_canary(active, canary));
+        }
+    }
+
+    /// Whether a generation can get a share of new connections: same sockets cannot tell.
+    pub fn shares(&self) -> bool {
+        matches!(self, Steering::Ebpf(_))
     }
 
     /// What a generation that is handed over has after it.
@@ -179,8 +195,8 @@ fn slot(id: u64) -> Slot {
     Slot::new(number).expect("a remainder is smaller than the divisor")
 }
 
-fn target(id: u64, threads: usize) -> Option<Target> {
-    Target::new(slot(id), u16::try_from(threads).ok()?)
+fn target(worker: &Handle) -> Option<Target> {
+    Target::new(slot(worker.generation()), u16::try_from(worker.threads()).ok()?)
 }
 
 impl Steered {

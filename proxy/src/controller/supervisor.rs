@@ -59,6 +59,7 @@ pub struct WorkerState {
 #[derive(Debug, Clone)]
 pub struct Handle {
     generation: u64,
+    threads: usize,
     orders: mpsc::Sender<Order>,
     status: watch::Receiver<Status>,
 }
@@ -189,7 +190,12 @@ impl Worker {
         let open = draining.is_some() && !status.quiesced;
         let quiesce_limit = open.then(|| tokio::time::Instant::now() + QUIESCE_LIMIT);
         let (status_tx, status) = watch::channel(status);
-        let handle = Handle { generation: generation.id, orders, status };
+        let handle = Handle {
+            generation: generation.id,
+            threads: generation.settings.threads,
+            orders,
+            status,
+        };
         let supervisor = Supervisor {
             generation,
             status: status_tx,
@@ -261,6 +267,17 @@ impl Handle {
         self.status.borrow().clone()
     }
 
+    /// Returns when a process of this generation has died unasked, with how it went. Cancel safe.
+    pub async fn died(&mut self) -> String {
+        let dead = self.status.wait_for(|s| s.deaths > 0 || s.state == State::Gone).await;
+        let reason = dead.ok().and_then(|status| status.last_death.clone());
+        format!("it {}", reason.unwrap_or_else(|| "is gone".to_owned()))
+    }
+
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
     /// Counters since the start of the process; none while it starts, or when it does not answer
     /// within `limit`.
     pub async fn stats(&self, limit: Duration) -> Option<WorkerStats> {
@@ -294,7 +311,12 @@ impl Handle {
             respawn_delay: Duration::ZERO,
             quiesced: false,
         };
-        Handle { generation: 1, orders: mpsc::channel(1).0, status: watch::channel(status).1 }
+        Handle {
+            generation: 1,
+            threads: 1,
+            orders: mpsc::channel(1).0,
+            status: watch::channel(status).1,
+        }
     }
 }
 
@@ -376,6 +398,8 @@ impl Supervisor {
             let (pid, ready) = (process.pid, process.ready_after.as_millis());
             tracing::info!("worker {id} (pid {pid}) ready after {ready} ms");
         }
+        // Before anybody hears of it: what migrates from its queues is swept then.
+        self.close_listeners();
         self.status.send_modify(|status| {
             status.state = State::Gone;
             status.pid = None;

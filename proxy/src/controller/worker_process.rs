@@ -24,6 +24,7 @@ use super::child::Child;
 use super::listeners::{BoundState, Listeners};
 use super::unix_http::{self, RequestError};
 use crate::protocol::channel::{self, ChannelError, MAX_DESCRIPTORS};
+use crate::protocol::fault::Fault;
 use crate::protocol::frame::{FromWorker, ToWorker, WorkerStats};
 use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
@@ -94,6 +95,7 @@ pub struct Generation {
     pub listeners: Arc<Listeners>,
     /// The newest one is what a worker routes by.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
+    pub fault: Option<Fault>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +151,8 @@ pub struct ProcessState {
     pub ready_after: Duration,
     pub applied: u64,
     pub quiesced: bool,
+    #[serde(default)]
+    pub fault: Option<Fault>,
 }
 
 /// What a process did.
@@ -195,6 +199,7 @@ impl Process {
             ready_after: self.ready_after,
             applied: self.applied,
             quiesced: self.quiesced,
+            fault: generation.fault,
         }
     }
 
@@ -230,6 +235,7 @@ impl Process {
             settings: state.settings,
             listeners: Arc::new(Listeners::resume(state.listeners)),
             snapshot,
+            fault: state.fault,
         };
         Ok((process, generation))
     }
@@ -240,6 +246,7 @@ impl Process {
         let mut command = generation.executable.command();
         command
             .args(["worker", "--control-fd", "0"])
+            .args(generation.fault.iter().flat_map(|fault| ["--fault".into(), fault.as_argument()]))
             .env_clear()
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .current_dir("/")
@@ -435,6 +442,7 @@ mod tests {
             settings: WorkerSettings::default(),
             listeners: Arc::default(),
             snapshot: watch::channel(Arc::default()).1,
+            fault: None,
         }
     }
 

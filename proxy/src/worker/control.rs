@@ -1,6 +1,7 @@
 //! The worker's control thread: hears the controller, swaps snapshots, starts and ends the threads
 //! that serve. It reads no byte that the public sent.
 
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::table::Table;
 use super::thread::{self, Event, Order, Parts};
 use super::tls;
 use crate::protocol::channel::{ChannelError, Receiver, Sender, channel};
+use crate::protocol::fault::Fault;
 use crate::protocol::frame::{FromWorker, ListenerSlot, ToWorker, WorkerStats};
 use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
@@ -39,13 +41,16 @@ pub enum WorkerError {
     Order(&'static str),
     #[error("cannot start: {0}")]
     Start(std::io::Error),
+    #[error("it was told to fail")]
+    Fault,
 }
 
-/// Serves until the controller says to drain. `control` is the worker's end of the channel.
+/// Serves until the controller says to drain. `control` is the worker's end of the channel, `fault`
+/// what it is to do wrong on purpose.
 ///
 /// # Errors
 /// When the channel breaks before the worker serves, or the process cannot have what it needs.
-pub fn run(control: OwnedFd) -> Result<(), WorkerError> {
+pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -56,9 +61,14 @@ pub fn run(control: OwnedFd) -> Result<(), WorkerError> {
         let socket = UnixStream::from_std(socket).map_err(WorkerError::Socket)?;
         let (mut sender, mut receiver) = channel::<FromWorker, ToWorker>(socket);
         let settings = hello(&mut sender, &mut receiver).await?;
+        match fault {
+            Some(Fault::CrashAtStart) => return Err(WorkerError::Fault),
+            Some(Fault::HangAtStart) => std::future::pending().await,
+            _ => {}
+        }
         log::start(&settings.log_level);
         let (writer, writing) = access_log::start().map_err(WorkerError::Start)?;
-        let worker = Worker::start(settings, &writer)?;
+        let worker = Worker::start(settings, fault, &writer)?;
         // Each thread has its own; the log ends with the last of them.
         drop(writer);
         worker.serve(&mut sender, &mut receiver).await?;
@@ -94,6 +104,7 @@ struct Worker {
     quiesced: usize,
     /// Threads that are over.
     ended: usize,
+    fault: Option<Fault>,
 }
 
 struct Thread {
@@ -131,7 +142,11 @@ impl Timetable {
 }
 
 impl Worker {
-    fn start(settings: WorkerSettings, writer: &access_log::Writer) -> Result<Self, WorkerError> {
+    fn start(
+        settings: WorkerSettings,
+        fault: Option<Fault>,
+        writer: &access_log::Writer,
+    ) -> Result<Self, WorkerError> {
         let settings = Arc::new(settings);
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
         let server_config = tls::server_config(&settings.tls, table.clone());
@@ -160,7 +175,8 @@ impl Worker {
             threads.push(Thread { orders, stats });
         }
         let listeners = Vec::new();
-        Ok(Worker { threads, table, listeners, events, drain: None, quiesced: 0, ended: 0 })
+        let (drain, quiesced, ended) = (None, 0, 0);
+        Ok(Worker { threads, table, listeners, events, drain, quiesced, ended, fault })
     }
 
     /// Obeys until the last thread is over.
@@ -216,6 +232,9 @@ impl Worker {
             }
             ToWorker::Stats { id } => {
                 let stats = Box::new(self.stats());
+                if self.fault == Some(Fault::CrashInService) && stats.accepted > 0 {
+                    return Err(WorkerError::Fault);
+                }
                 sender.send(&FromWorker::Stats { id, stats }).await?;
             }
             ToWorker::Sweep => self.order_all(|| Order::Sweep),
@@ -251,7 +270,11 @@ impl Worker {
         }
     }
 
-    fn apply(&self, snapshot: Snapshot) {
+    fn apply(&self, mut snapshot: Snapshot) {
+        if self.fault == Some(Fault::Errors) {
+            let routes = snapshot.hosts.iter_mut().flat_map(|host| &mut host.routes);
+            routes.for_each(|route| route.upstreams.clear());
+        }
         let (table, problems) = Table::compile(snapshot);
         for problem in problems {
             tracing::error!("snapshot {}: {problem}", table.version);
@@ -268,7 +291,11 @@ impl Worker {
     }
 
     fn connection(&self, descriptor: OwnedFd, kind: ListenerKind) -> Result<(), WorkerError> {
-        let socket = std::os::unix::net::UnixStream::from(descriptor);
+        let mut socket = std::os::unix::net::UnixStream::from(descriptor);
+        if self.fault == Some(Fault::WrongAnswer) {
+            let answer = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            return socket.write_all(answer).map_err(WorkerError::Socket);
+        }
         socket.set_nonblocking(true).map_err(WorkerError::Socket)?;
         self.threads[0].order(Order::Connection(socket, kind));
         Ok(())

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::controller::generations::Launch;
 use crate::protocol::frame::WorkerStats;
 
 /// `GET /status`
@@ -35,7 +36,7 @@ pub struct HandoffMode {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Generation {
     pub id: u64,
-    /// `starting`, `active`, `draining` or `gone`.
+    /// `starting`, `canary`, `active`, `draining` or `gone`.
     pub state: String,
     /// None between two processes.
     pub pid: Option<u32>,
@@ -84,6 +85,12 @@ pub struct Handoff {
     pub ms_to_ready: Option<u64>,
     /// From the start to the one switch that moves all new connections.
     pub ms_to_flip: Option<u64>,
+    /// From the start until the old generation had closed its listeners.
+    #[serde(default)]
+    pub ms_to_close: Option<u64>,
+    /// Connections that had migrated to the new generation by then; none without a selector.
+    #[serde(default)]
+    pub migrated: Option<u64>,
     pub steps: Vec<Step>,
 }
 
@@ -111,6 +118,8 @@ impl Handoff {
             to,
             ms_to_ready: None,
             ms_to_flip: None,
+            ms_to_close: None,
+            migrated: None,
             steps: Vec::new(),
         }
     }
@@ -213,6 +222,8 @@ pub struct Reloaded {
 pub struct UpgradeOrder {
     /// Absolute; none is the file that the running program was started from.
     pub binary: Option<PathBuf>,
+    #[serde(flatten)]
+    pub launch: Launch,
 }
 
 /// `POST /upgrade` or `POST /rollback` that has begun: what becomes of it is in

@@ -7,20 +7,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::Full;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
-use super::answers::{Begun, Handoff, Refused, Status, Step};
+use super::answers::{Begun, Handoff, Refused, Status, Step, UpgradeOrder};
 use crate::controller::unix_http::{self, RequestError};
 
 /// Longer than the server's own limits.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at a handoff that is under way.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
-/// For a handoff; the controller's own limits end it earlier.
+/// For a handoff, beside the time of its canary; the controller's own limits end it earlier.
 const FOLLOW_LIMIT: Duration = Duration::from_secs(120);
+/// From the outcome until the old generation has closed its listeners, which is told too.
+const CLOSE_LIMIT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -53,14 +55,14 @@ pub enum AskError {
 /// [`AskError`], in one line that says what to do; a refusal of the controller has its reasons on
 /// lines of their own.
 pub fn ask(socket: &Path, method: Method, path: &str) -> Result<Bytes, AskError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(AskError::Runtime)?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         let exchange = exchange(socket, method, path);
         timeout(ANSWER_LIMIT, exchange).await.unwrap_or(Err(AskError::TimedOut))
     })
+}
+
+fn runtime() -> Result<Runtime, AskError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::Runtime)
 }
 
 /// An answer as what it means.
@@ -71,42 +73,72 @@ pub fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, AskError> {
     serde_json::from_slice(answer).map_err(|e| AskError::Unreadable(e.to_string()))
 }
 
-/// Orders an upgrade or a rollback, and tells its steps as they come until its outcome is known. The
-/// controller becomes another program meanwhile, so that an answer may be lost with it: the journal
-/// crosses, and is asked instead.
+/// Orders an upgrade or a rollback, and tells its steps as they come: see [`watch`].
 ///
 /// # Errors
 /// As [`ask`], and [`AskError::Failed`] with the reason when the old program goes on.
 pub fn follow(
     socket: &Path,
     path: &str,
-    order: &impl Serialize,
-    mut tell: impl FnMut(&Step),
+    order: &UpgradeOrder,
+    tell: impl FnMut(&Step),
 ) -> Result<Handoff, AskError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(AskError::Runtime)?;
     let body = serde_json::to_vec(order).expect("orders have string keys alone");
-    runtime.block_on(async {
+    let trial = order.launch.canary.map(|plan| plan.time()).unwrap_or_default();
+    runtime()?.block_on(async {
         let begun = exchange_with(socket, Method::POST, path, body.into()).await?;
         let Begun { handoff } = parse(&begun)?;
-        let mut told = 0;
-        let watching = async {
-            loop {
-                let found = journal(socket).await?.into_iter().find(|other| other.id == handoff);
-                let Some(found) = found else { return Err(AskError::Lost) };
-                found.steps[told..].iter().for_each(&mut tell);
-                told = found.steps.len();
-                match found.outcome.as_str() {
-                    Handoff::UNDER_WAY => tokio::time::sleep(FOLLOW_PAUSE).await,
-                    Handoff::DONE => return Ok(found),
-                    _ => return Err(AskError::Failed(found.error.unwrap_or_default())),
-                }
-            }
-        };
-        timeout(FOLLOW_LIMIT, watching).await.unwrap_or(Err(AskError::TimedOut))
+        watching(socket, handoff, FOLLOW_LIMIT + trial, tell).await
     })
+}
+
+/// Tells the steps of a handoff until its outcome is known and the old generation has closed its
+/// listeners. The controller may become another program meanwhile, so that an answer may be lost
+/// with it: the journal crosses, and is asked instead.
+///
+/// # Errors
+/// As [`follow`].
+pub fn watch(socket: &Path, handoff: u64, tell: impl FnMut(&Step)) -> Result<Handoff, AskError> {
+    runtime()?.block_on(watching(socket, handoff, FOLLOW_LIMIT, tell))
+}
+
+async fn watching(
+    socket: &Path,
+    id: u64,
+    limit: Duration,
+    mut tell: impl FnMut(&Step),
+) -> Result<Handoff, AskError> {
+    let mut told = 0;
+    let mut look = async || {
+        let handoffs = journal(socket).await?;
+        let is_last = handoffs.first().is_some_and(|newest| newest.id == id);
+        let found = handoffs.into_iter().find(|handoff| handoff.id == id);
+        let found = found.ok_or(AskError::Lost)?;
+        found.steps[told..].iter().for_each(&mut tell);
+        told = found.steps.len();
+        Ok::<_, AskError>((found, is_last))
+    };
+    let outcome = async {
+        loop {
+            let (found, _) = look().await?;
+            match found.outcome.as_str() {
+                Handoff::UNDER_WAY => tokio::time::sleep(FOLLOW_PAUSE).await,
+                Handoff::DONE => return Ok(found),
+                _ => return Err(AskError::Failed(found.error.unwrap_or_default())),
+            }
+        }
+    };
+    let done = timeout(limit, outcome).await.unwrap_or(Err(AskError::TimedOut))?;
+    let closed = async {
+        loop {
+            match look().await {
+                // The next handoff may have come before: nobody notes the close then.
+                Ok((found, is_last)) if found.ms_to_close.is_some() || !is_last => return found,
+                Ok(_) | Err(_) => tokio::time::sleep(FOLLOW_PAUSE).await,
+            }
+        }
+    };
+    Ok(timeout(CLOSE_LIMIT, closed).await.unwrap_or(done))
 }
 
 /// The last handoffs. A connection that the old program took with it is made anew.

@@ -1,7 +1,6 @@
 //! Answers on the admin socket; it holds no state but what the controller publishes to it.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -23,7 +22,7 @@ use super::control_socket::ControlSocket;
 use crate::controller::generations::Fleet;
 use crate::controller::journal::Handoffs;
 use crate::controller::steering::Steering;
-use crate::controller::supervisor::Handle;
+use crate::controller::supervisor::{Handle, State};
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
@@ -55,7 +54,7 @@ pub type BegunReply = oneshot::Sender<Result<Begun, Refused>>;
 #[derive(Debug)]
 pub enum Order {
     Reload(ReloadReply),
-    Upgrade { binary: Option<PathBuf>, reply: BegunReply },
+    Upgrade { order: UpgradeOrder, reply: BegunReply },
     Rollback { reply: BegunReply },
 }
 
@@ -145,9 +144,7 @@ async fn route(request: Request<Incoming>, sources: &Sources) -> Answer {
             Err(refused) => json(StatusCode::CONFLICT, &refused),
         },
         (&Method::POST, "/upgrade") => match upgrade_order(request).await {
-            Ok(UpgradeOrder { binary }) => {
-                begun(sources, |reply| Order::Upgrade { binary, reply }).await
-            }
+            Ok(order) => begun(sources, |reply| Order::Upgrade { order, reply }).await,
             Err(error) => refuse(StatusCode::BAD_REQUEST, &error),
         },
         (&Method::POST, "/rollback") => begun(sources, |reply| Order::Rollback { reply }).await,
@@ -188,9 +185,9 @@ async fn begun(sources: &Sources, order: impl FnOnce(BegunReply) -> Order) -> An
 
 async fn status(sources: &Sources) -> Status {
     let fleet = sources.fleet.borrow().clone();
-    let workers = fleet.draining.iter().chain([&fleet.active]);
+    let workers = fleet.draining.iter().chain([&fleet.active]).chain(&fleet.canary);
     let generations =
-        futures_util::future::join_all(workers.map(|worker| generation(worker, &sources.steering)))
+        futures_util::future::join_all(workers.map(|worker| generation(worker, &fleet, sources)))
             .await;
     let listeners = fleet.listeners.addresses().into_iter();
     Status {
@@ -213,13 +210,18 @@ async fn status(sources: &Sources) -> Status {
     }
 }
 
-async fn generation(worker: &Handle, steering: &Steering) -> answers::Generation {
+async fn generation(worker: &Handle, fleet: &Fleet, sources: &Sources) -> answers::Generation {
     let counters = worker.stats(STATS_LIMIT).await;
     let status = worker.status();
-    let counted = steering.counted(worker.generation());
+    let counted = sources.steering.counted(worker.generation());
+    let on_trial = fleet.canary.as_ref().is_some_and(|c| c.generation() == worker.generation());
+    let state = match status.state {
+        State::Active if on_trial => "canary",
+        other => other.as_str(),
+    };
     answers::Generation {
         id: worker.generation(),
-        state: status.state.as_str().to_owned(),
+        state: state.to_owned(),
         pid: status.pid,
         started: rfc3339(status.started),
         connections: counters.as_ref().map(|counters| counters.connections),

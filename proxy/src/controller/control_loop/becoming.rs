@@ -4,15 +4,16 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Controller, Pending};
 use crate::config;
-use crate::controller::admin::answers::{Begun, Refused};
+use crate::controller::admin::answers::{Begun, Refused, UpgradeOrder};
 use crate::controller::admin::server::{BegunReply, Order};
+use crate::controller::generations::Launch;
 use crate::controller::journal::Entry;
 use crate::controller::steering::SteeringState;
 use crate::controller::upgrade;
@@ -28,17 +29,33 @@ pub(super) struct Becoming {
 
 impl Controller<'_> {
     /// An upgrade to `binary`, or to what lies where the running program was started from.
-    pub(super) fn upgrade(&mut self, binary: Option<&Path>) -> Result<Becoming, Refused> {
+    pub(super) fn upgrade(&mut self, order: UpgradeOrder) -> Result<Becoming, Refused> {
         self.refuse_when_stopping()?;
+        let UpgradeOrder { binary, launch } = order;
+        if launch.canary.is_some() {
+            self.refuse_canary_without_selector()?;
+        }
         let path = match binary {
-            Some(path) => path.to_owned(),
+            Some(path) => path,
             None => own_path().map_err(|error| Refused::because(error.to_string()))?,
         };
         let open = |error| Refused::because(format!("{}: {error}", path.display()));
         let program = Arc::new(Executable::open(&path).map_err(open)?);
         let entry = self.generations.announce("upgrade")?;
         entry.step(format!("trying {}", path.display()));
-        Ok(self.becoming(program, &entry))
+        Ok(self.becoming(program, &entry, launch))
+    }
+
+    fn refuse_canary_without_selector(&self) -> Result<(), Refused> {
+        let steering = self.generations.steering();
+        if steering.shares() {
+            return Ok(());
+        }
+        Err(Refused::because(format!(
+            "a canary needs handoff mode ebpf, and this is mode {} ({}): upgrade without --canary",
+            steering.mode(),
+            steering.why()
+        )))
     }
 
     pub(super) fn rollback(&mut self) -> Result<Becoming, Refused> {
@@ -49,10 +66,10 @@ impl Controller<'_> {
         };
         let entry = self.generations.announce("rollback")?;
         entry.step("returning to the program before".to_owned());
-        Ok(self.becoming(program, &entry))
+        Ok(self.becoming(program, &entry, Launch::default()))
     }
 
-    fn becoming(&self, program: Arc<Executable>, entry: &Entry) -> Becoming {
+    fn becoming(&self, program: Arc<Executable>, entry: &Entry, launch: Launch) -> Becoming {
         let programs = self.generations.programs();
         Becoming {
             executables: Executables {
@@ -61,13 +78,16 @@ impl Controller<'_> {
                 before: programs.previous.as_ref().map(AsRawFd::as_raw_fd),
             },
             program,
-            next: Next::HandOver { journal: entry.id(), begun: entry.begun() },
+            next: Next::HandOver { journal: entry.id(), begun: entry.begun(), launch },
         }
     }
 
-    pub(super) fn come_back(&self, journal: u64, error: String) -> Option<Becoming> {
+    pub(super) fn come_back(&self, entry: Entry, error: String) -> Option<Becoming> {
         let programs = self.generations.programs();
-        let previous = programs.previous.clone()?;
+        let Some(previous) = programs.previous.clone() else {
+            entry.failed(&error);
+            return None;
+        };
         tracing::error!("the program before this one comes back");
         Some(Becoming {
             executables: Executables {
@@ -76,7 +96,7 @@ impl Controller<'_> {
                 before: None,
             },
             program: previous,
-            next: Next::GoOn { journal, error },
+            next: Next::GoOn { journal: entry.id(), error },
         })
     }
 
@@ -122,15 +142,15 @@ impl Controller<'_> {
     /// What this program was started for.
     pub(super) fn go_on(&mut self, next: Next) -> Option<Becoming> {
         match next {
-            Next::HandOver { journal, begun } => {
+            Next::HandOver { journal, begun, launch } => {
                 let entry = self.generations.journal().resume(journal, begun);
                 entry.step(format!("this is baton {} now", env!("CARGO_PKG_VERSION")));
-                match self.generations.go_on(entry, &self.live.config) {
+                match self.generations.go_on(entry, &self.live.config, launch) {
                     Ok(()) => {
-                        self.pending = Some(Pending::Upgrade { journal });
+                        self.pending = Some(Pending::Upgrade);
                         None
                     }
-                    Err(error) => self.come_back(journal, error),
+                    Err((entry, error)) => self.come_back(entry, error),
                 }
             }
             Next::GoOn { journal, error } => {

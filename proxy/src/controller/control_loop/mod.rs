@@ -15,10 +15,11 @@ use sd_notify::NotifyState;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::admin::answers::{Refused, Reloaded};
+use super::admin::answers::{Refused, Reloaded, UpgradeOrder};
 use super::admin::server::{Order, ReloadReply};
 use super::docker::Containers;
 use super::generations::{Event, Generations};
+use super::journal::Entry;
 use super::probe::{Prober, Target};
 use super::publisher::Publisher;
 use super::signals::{Signal, Signals};
@@ -62,7 +63,7 @@ pub enum Pending {
     /// A configuration that it makes live, and who waits for it.
     Reload { live: Box<Live>, reply: Option<ReloadReply> },
     /// Workers of this program in place of those of the one before it.
-    Upgrade { journal: u64 },
+    Upgrade,
 }
 
 /// Why the loop ends.
@@ -108,7 +109,7 @@ impl Controller<'_> {
             let becoming = tokio::select! {
                 event = self.generations.next() => match event {
                     Event::HandedOver => { self.handed_over(); None }
-                    Event::Failed { error } => self.handoff_failed(error),
+                    Event::Failed { entry, error } => self.handoff_failed(entry, error),
                     Event::AllGone => return Leave::Stopped,
                 },
                 signal = signals.next() => self.obey(signal).await,
@@ -148,7 +149,7 @@ impl Controller<'_> {
                 self.generations.kill_all().await;
             }
             (Signal::Stop, Stop::AtOnce) => {}
-            (Signal::Upgrade, _) => match self.upgrade(None) {
+            (Signal::Upgrade, _) => match self.upgrade(UpgradeOrder::default()) {
                 Ok(becoming) => return Some(becoming),
                 Err(Refused { error, .. }) => tracing::error!("upgrade refused: {error}"),
             },
@@ -162,7 +163,7 @@ impl Controller<'_> {
                 self.reload(Some(reply));
                 None
             }
-            Order::Upgrade { binary, reply } => tell(reply, self.upgrade(binary.as_deref())),
+            Order::Upgrade { order, reply } => tell(reply, self.upgrade(order)),
             Order::Rollback { reply } => tell(reply, self.rollback()),
         }
     }
@@ -202,15 +203,16 @@ impl Controller<'_> {
     }
 
     /// Workers of a new program that do not come up: the program before it comes back.
-    fn handoff_failed(&mut self, error: String) -> Option<Becoming> {
-        match self.pending.take() {
-            Some(Pending::Reload { reply, .. }) => {
-                answer(reply, Err(Refused::because(error)));
-                None
-            }
-            Some(Pending::Upgrade { journal }) => self.come_back(journal, error),
-            None => None,
+    fn handoff_failed(&mut self, entry: Entry, error: String) -> Option<Becoming> {
+        let pending = self.pending.take();
+        if let Some(Pending::Upgrade) = pending {
+            return self.come_back(entry, error);
         }
+        entry.failed(&error);
+        if let Some(Pending::Reload { reply, .. }) = pending {
+            answer(reply, Err(Refused::because(error)));
+        }
+        None
     }
 }
 

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, Mistakes};
 use crate::controller::admin::answers::Handoff;
+use crate::controller::generations::Launch;
 use crate::controller::probe::Target;
 use crate::controller::selector::Parts;
 use crate::controller::steering::SteeringState;
@@ -65,7 +66,12 @@ pub struct Executables {
 pub enum Next {
     /// A handoff to workers of its own, already in the journal. Where it fails, the program before
     /// it comes back.
-    HandOver { journal: u64, begun: SystemTime },
+    HandOver {
+        journal: u64,
+        begun: SystemTime,
+        #[serde(default)]
+        launch: Launch,
+    },
     /// The other program's handoff failed.
     GoOn { journal: u64, error: String },
 }

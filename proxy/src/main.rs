@@ -10,6 +10,7 @@ use baton::cli::{AskArgs, Cli, Command, DemoArgs, UpgradeArgs, WorkerArgs};
 use baton::controller::admin::answers::{Handoff, Reloaded, Step, UpgradeOrder};
 use baton::controller::admin::{client, tables};
 use baton::controller::{check, run, upgrade};
+use baton::protocol::WORKER_NAME;
 use baton::{demo, worker};
 use clap::Parser;
 use http::Method;
@@ -122,7 +123,7 @@ fn preflight() -> anyhow::Result<()> {
 fn serve_public(args: &WorkerArgs) -> anyhow::Result<()> {
     let control = args.control();
     // Started through a descriptor, the process would be called by its number in ps and top.
-    let _ = fs::write("/proc/self/comm", "baton-worker");
+    let _ = fs::write("/proc/self/comm", WORKER_NAME);
     Ok(worker::run(control, args.fault)?)
 }
 

@@ -10,6 +10,7 @@ mod handoff;
 mod headers;
 mod http1;
 mod http2;
+mod orphans;
 mod reload;
 mod routing;
 mod stage;

@@ -45,20 +45,34 @@ impl Baton {
     pub fn spawn(config: &Config) -> Self {
         let directory = tempfile::Builder::new().prefix("baton-test-").tempdir().expect("temp dir");
         write_config(directory.path(), config);
-        let log = |name| File::create(directory.path().join(name)).expect("log file");
-        let child = Command::new(baton_binary())
-            .arg("run")
-            .arg("--config")
-            .arg(directory.path().join("baton.toml"))
-            .stdin(Stdio::null())
-            .stdout(log("stdout"))
-            .stderr(log("stderr"))
-            .spawn()
-            .expect("baton starts");
+        let child = run(directory.path());
         Baton { directory, child, http: None, https: None }
     }
 
-    async fn wait_ready(&mut self) {
+    /// SIGKILL for the controller alone.
+    pub async fn kill_controller(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.ended().await;
+    }
+
+    /// Starts another controller with the same files, after [`Baton::kill_controller`].
+    pub fn start_controller(&mut self) {
+        self.child = run(self.directory());
+    }
+
+    /// The pids of workers that a controller that died has left.
+    pub fn left_workers(&self) -> Vec<i32> {
+        let directory = self.directory().join("control.sock.workers");
+        let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+        let pid = |name: &str| name.split_once('-')?.1.parse().ok();
+        entries
+            .filter_map(|entry| pid(entry.ok()?.file_name().to_str()?))
+            .filter(|pid| is_worker(*pid))
+            .collect()
+    }
+
+    /// Waits until a generation serves, and learns where it listens.
+    pub async fn wait_ready(&mut self) {
         let deadline = Instant::now() + LIMIT;
         loop {
             if let Some(status) = self.try_status_json().filter(|s| active(s).is_some()) {
@@ -142,7 +156,7 @@ impl Baton {
         self.ask("GET", "/status").expect("the admin socket answers")
     }
 
-    fn try_status_json(&self) -> Option<Value> {
+    pub fn try_status_json(&self) -> Option<Value> {
         self.ask("GET", "/status")
     }
 
@@ -241,10 +255,35 @@ impl Drop for Baton {
             drop(self.child.kill());
             drop(self.child.wait());
         }
+        // Nobody will take over what a killed controller has left.
+        for pid in self.left_workers() {
+            let _gone_already = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
         if std::thread::panicking() {
             eprintln!("--- what baton said\n{}---", self.stderr());
         }
     }
+}
+
+fn run(directory: &Path) -> Child {
+    let log = |name| {
+        let path = directory.join(name);
+        File::options().create(true).append(true).open(path).expect("log file")
+    };
+    Command::new(baton_binary())
+        .arg("run")
+        .arg("--config")
+        .arg(directory.join("baton.toml"))
+        .stdin(Stdio::null())
+        .stdout(log("stdout"))
+        .stderr(log("stderr"))
+        .spawn()
+        .expect("baton starts")
+}
+
+fn is_worker(pid: i32) -> bool {
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+    name.is_ok_and(|name| name == "baton-worker\n")
 }
 
 fn write_config(directory: &Path, config: &Config) {

@@ -14,6 +14,8 @@ use super::admin::answers::Refused;
 use super::canary::Plan;
 use super::journal::{Entry, Journal};
 use super::listeners::Listeners;
+use super::orphans::Orphan;
+use super::rendezvous::Rendezvous;
 use super::steering::{Steering, SteeringError};
 use super::supervisor::{self, After, DrainOrder, Handle, Worker, WorkerState};
 use super::trial::{Outcome, Trial};
@@ -60,13 +62,19 @@ pub struct Generations {
 
 /// What is there whether workers are watched over or frozen.
 struct Common {
-    steering: Arc<Steering>,
-    programs: Programs,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
+    ground: Ground,
     listeners: Arc<Listeners>,
     last_id: u64,
     journal: Journal,
     fleet: watch::Sender<Arc<Fleet>>,
+}
+
+/// What every generation stands on.
+struct Ground {
+    steering: Arc<Steering>,
+    programs: Programs,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    rendezvous: Rendezvous,
 }
 
 /// The executables of this process: see [`Executables`].
@@ -129,37 +137,48 @@ pub enum Event {
 }
 
 impl Generations {
-    /// The first generation, on sockets that nobody else has.
+    /// The generations of a controller that starts: one that it makes, on sockets that nobody else
+    /// has, or the workers of a controller that died, which serve on until the first handoff.
     ///
     /// # Errors
     /// [`FirstError`]; nothing is left then.
-    pub async fn first(
+    pub async fn start(
         executable: Executable,
         config: &Config,
         snapshots: watch::Receiver<Arc<Snapshot>>,
+        orphans: Vec<Orphan>,
     ) -> Result<Self, FirstError> {
-        let steering = Arc::new(Steering::choose(config.handoff)?);
+        let last_id = orphans.last().map_or(0, |newest| newest.generation);
+        let (mut serving, draining): (Vec<_>, Vec<_>) =
+            orphans.into_iter().partition(|orphan| !orphan.listeners.is_empty());
+        let newest = serving.pop();
+        let mut steering = Steering::choose(config.handoff)?;
+        if let Some(newest) = &newest {
+            steering = steering.take_over(newest.steered);
+        }
         tracing::info!("handoff mode {}: {}", steering.mode(), steering.why());
-        let programs = Programs { current: Arc::new(executable), previous: None, before: None };
-        let none = Listeners::default();
-        let listeners = steering.listeners(1, &config.listen, config.worker.threads, &none)?;
-        let listeners = Arc::new(listeners);
-        let generation = Generation {
-            id: 1,
-            executable: programs.current.clone(),
-            settings: settings(config, &listeners),
-            listeners: listeners.clone(),
-            snapshot: snapshots.clone(),
-            fault: None,
-        };
-        let active = Worker::start(generation).await?;
-        let journal = Journal::new(Vec::new());
-        Ok(Generations::of(active, vec![], |fleet| Common {
-            steering,
-            programs,
+        let ground = Ground {
+            steering: Arc::new(steering),
+            programs: Programs { current: Arc::new(executable), previous: None, before: None },
             snapshots,
+            rendezvous: Rendezvous::beside(&config.control_socket),
+        };
+        let mut others = ground.adopt_all(draining, config);
+        for worker in &others {
+            worker.drain(DrainOrder::new(&config.drain, ground.steering.after())).await;
+        }
+        // Beside the newest one only the other half of a canary serves: the first handoff drains it.
+        others.extend(ground.adopt_all(serving, config));
+        let adopted = newest.and_then(|newest| ground.adopt(newest, config));
+        let (active, listeners, last_id) = match adopted {
+            Some((worker, listeners)) => (worker, listeners, last_id),
+            None => ground.first(last_id + 1, config).await?,
+        };
+        let journal = Journal::new(Vec::new());
+        Ok(Generations::of(active, others, |fleet| Common {
+            ground,
             listeners,
-            last_id: 1,
+            last_id,
             journal,
             fleet,
         }))
@@ -171,8 +190,10 @@ impl Generations {
     /// When the active worker has been lost on the way.
     pub fn resume(
         state: &mut State,
+        config: &Config,
         snapshots: watch::Receiver<Arc<Snapshot>>,
     ) -> io::Result<Self> {
+        let rendezvous = Rendezvous::beside(&config.control_socket);
         let steering = Steering::resume(state.steering.clone()).map_err(io::Error::other)?;
         let steering = Arc::new(steering);
         let mut known = HashMap::new();
@@ -189,7 +210,7 @@ impl Generations {
         };
         let mut resume = |worker: WorkerState| {
             let executable = program(worker.process.executable);
-            supervisor::Frozen::resume(worker, executable, snapshots.clone())
+            supervisor::Frozen::resume(worker, executable, snapshots.clone(), rendezvous.clone())
         };
         let draining: Vec<_> =
             // One that drained and went meanwhile is nobody's loss.
@@ -200,9 +221,7 @@ impl Generations {
         let last_id = state.last_generation;
         let draining = draining.into_iter().map(Worker::thaw).collect();
         Ok(Generations::of(Worker::thaw(active), draining, |fleet| Common {
-            steering,
-            programs,
-            snapshots,
+            ground: Ground { steering, programs, snapshots, rendezvous },
             listeners,
             last_id,
             journal,
@@ -247,7 +266,7 @@ impl Generations {
     }
 
     pub fn steering(&self) -> Arc<Steering> {
-        self.common.steering.clone()
+        self.common.ground.steering.clone()
     }
 
     pub fn fleet(&self) -> watch::Receiver<Arc<Fleet>> {
@@ -307,7 +326,7 @@ impl Generations {
 
     /// What a rollback would return to.
     pub fn programs(&self) -> &Programs {
-        &self.common.programs
+        &self.common.ground.programs
     }
 
     fn start_next(
@@ -315,19 +334,13 @@ impl Generations {
         config: &Config,
         fault: Option<Fault>,
     ) -> Result<(Starting, Arc<Listeners>), SteeringError> {
+        let Common { ground, listeners: ours, last_id, .. } = &mut self.common;
+        let id = *last_id + 1;
         let threads = config.worker.threads;
-        let steering = &self.common.steering;
-        let (id, ours) = (self.common.last_id + 1, &self.common.listeners);
-        let listeners = Arc::new(steering.listeners(id, &config.listen, threads, ours)?);
-        self.common.last_id = id;
-        let generation = Generation {
-            id: self.common.last_id,
-            executable: self.common.programs.current.clone(),
-            settings: settings(config, &listeners),
-            listeners: listeners.clone(),
-            snapshot: self.common.snapshots.clone(),
-            fault,
-        };
+        let listeners = ground.steering.listeners(id, &config.listen, threads, ours)?;
+        *last_id = id;
+        let generation = ground.generation(id, config, listeners, fault);
+        let listeners = generation.listeners.clone();
         Ok((tokio::spawn(Worker::start(generation)), listeners))
     }
 
@@ -412,7 +425,7 @@ impl Generations {
 
     async fn try_out(&self, worker: Worker, plan: &Plan, entry: &Entry) -> Phase {
         let active = self.active.handle();
-        self.common.steering.share(&active, &worker.handle(), plan.share.share());
+        self.common.ground.steering.share(&active, &worker.handle(), plan.share.share());
         entry.step(format!(
             "canary: {} of new connections go to generation {} for {} s",
             plan.share,
@@ -424,9 +437,11 @@ impl Generations {
 
     /// A canary gets nothing more, and finishes what it has begun.
     async fn take_back(&mut self, canary: Worker, drain: &Drain, entry: &Entry) {
-        self.common.steering.flip(&self.active.handle());
+        self.common.ground.steering.flip(&self.active.handle());
         entry.step("the canary is taken back: it gets no new connections".to_owned());
-        self.retire(canary, drain, None).await;
+        let handle = canary.handle();
+        self.retire(canary, drain).await;
+        self.sweep_after(handle, None);
     }
 
     /// Everything that can fail lies behind: it is one switch.
@@ -437,19 +452,24 @@ impl Generations {
         entry: Entry,
         drain: &Drain,
     ) {
-        self.common.steering.flip(&worker.handle());
+        self.common.ground.steering.flip(&worker.handle());
         entry.flipped();
         entry.step(format!("new connections go to generation {}", self.common.last_id));
         self.common.listeners = listeners;
         let old = std::mem::replace(&mut self.active, worker);
+        for other in self.draining.iter().filter(|other| other.handle().is_active()) {
+            other.drain(DrainOrder::new(drain, self.common.ground.steering.after())).await;
+        }
+        let handle = old.handle();
+        self.retire(old, drain).await;
+        // Not before everybody can see who serves.
         entry.done();
-        self.retire(old, drain, Some(entry)).await;
+        self.sweep_after(handle, Some(entry));
     }
 
     /// Drains a worker to which nobody is sent any more.
-    async fn retire(&mut self, old: Worker, drain: &Drain, entry: Option<Entry>) {
-        old.drain(DrainOrder::new(drain, self.common.steering.after())).await;
-        self.sweep_after(old.handle(), entry);
+    async fn retire(&mut self, old: Worker, drain: &Drain) {
+        old.drain(DrainOrder::new(drain, self.common.ground.steering.after())).await;
         self.draining.push(old);
         self.hurry_oldest().await;
         self.publish();
@@ -460,7 +480,7 @@ impl Generations {
     /// [`ToWorker::Sweep`]: crate::protocol::frame::ToWorker::Sweep
     fn sweep_after(&mut self, mut old: Handle, entry: Option<Entry>) {
         let fleet = self.common.fleet.subscribe();
-        let steering = self.common.steering.clone();
+        let steering = self.common.ground.steering.clone();
         self.sweeps.spawn(async move {
             old.quiesced().await;
             let active = fleet.borrow().active.clone();
@@ -477,7 +497,7 @@ impl Generations {
             return;
         }
         if let Some(oldest) = self.draining.first() {
-            let after = self.common.steering.after();
+            let after = self.common.ground.steering.after();
             let order = DrainOrder { limit: HURRY, tunnel_limit: HURRY, after };
             tracing::warn!(
                 "more than {MOST_ALIVE} generations: generation {} has {} s left",
@@ -539,6 +559,58 @@ impl Generations {
     }
 }
 
+impl Ground {
+    async fn first(
+        &self,
+        id: u64,
+        config: &Config,
+    ) -> Result<(Worker, Arc<Listeners>, u64), FirstError> {
+        let none = Listeners::default();
+        let threads = config.worker.threads;
+        let listeners = self.steering.listeners(id, &config.listen, threads, &none)?;
+        let generation = self.generation(id, config, listeners, None);
+        let listeners = generation.listeners.clone();
+        Ok((Worker::start(generation).await?, listeners, id))
+    }
+
+    fn generation(
+        &self,
+        id: u64,
+        config: &Config,
+        listeners: Listeners,
+        fault: Option<Fault>,
+    ) -> Generation {
+        Generation {
+            id,
+            executable: self.programs.current.clone(),
+            settings: settings(config, &listeners),
+            listeners: Arc::new(listeners),
+            snapshot: self.snapshots.clone(),
+            fault,
+            steered: self.steering.is_ebpf(),
+            rendezvous: self.rendezvous.clone(),
+        }
+    }
+
+    fn adopt(&self, mut orphan: Orphan, config: &Config) -> Option<(Worker, Arc<Listeners>)> {
+        let listeners = std::mem::take(&mut orphan.listeners);
+        let generation = self.generation(orphan.generation, config, listeners, None);
+        let (id, listeners) = (generation.id, generation.listeners.clone());
+        match Worker::adopt(orphan, generation) {
+            Ok(worker) => Some((worker, listeners)),
+            Err(error) => {
+                tracing::error!("worker {id} cannot be taken over: {error}");
+                None
+            }
+        }
+    }
+
+    fn adopt_all(&self, orphans: Vec<Orphan>, config: &Config) -> Vec<Worker> {
+        let adopted = orphans.into_iter().filter_map(|orphan| self.adopt(orphan, config));
+        adopted.map(|(worker, _)| worker).collect()
+    }
+}
+
 impl Frozen {
     /// Watches over the workers again.
     pub fn thaw(self) -> Generations {
@@ -552,12 +624,12 @@ impl Frozen {
         state.last_generation = self.common.last_id;
         state.active = Some(self.active.state());
         state.draining = self.draining.iter().map(supervisor::Frozen::state).collect();
-        state.steering = self.common.steering.state();
+        state.steering = self.common.ground.steering.state();
         state.handoffs = self.common.journal.follow().borrow().to_vec();
     }
 
     pub fn programs(&self) -> &Programs {
-        &self.common.programs
+        &self.common.ground.programs
     }
 }
 

@@ -20,7 +20,6 @@ const BACKLOG: i32 = 4096;
 /// Sockets that cross exec: see [`super::upgrade::state`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BoundState {
-    pub wanted: SocketAddr,
     pub slot: ListenerSlot,
     pub socket: RawFd,
 }
@@ -34,8 +33,6 @@ pub struct Listeners {
 
 #[derive(Debug)]
 struct Bound {
-    /// As the configuration has it: the port may be 0.
-    wanted: SocketAddr,
     slot: ListenerSlot,
     socket: OwnedFd,
 }
@@ -102,8 +99,8 @@ pub fn inherit(listen: &Listen, threads: usize, ours: &Listeners) -> Result<List
             let old = group[index % group.len()];
             let address = old.slot.address;
             let socket = old.socket.try_clone().map_err(explain(address, kind, "dup"))?;
-            let slot = ListenerSlot { address, kind, thread: index % threads };
-            sockets.push(Bound { wanted, slot, socket });
+            let slot = ListenerSlot { wanted, address, kind, thread: index % threads };
+            sockets.push(Bound { slot, socket });
         }
     }
     Ok(Listeners { sockets })
@@ -134,22 +131,29 @@ impl Listeners {
     }
 
     pub fn state(&self) -> Vec<BoundState> {
-        let state = |bound: &Bound| BoundState {
-            wanted: bound.wanted,
-            slot: bound.slot,
-            socket: bound.socket.as_raw_fd(),
-        };
+        let state =
+            |bound: &Bound| BoundState { slot: bound.slot, socket: bound.socket.as_raw_fd() };
         self.sockets.iter().map(state).collect()
     }
 
     /// Takes over sockets that crossed exec.
     pub fn resume(state: Vec<BoundState>) -> Self {
         let bound = |state: BoundState| Bound {
-            wanted: state.wanted,
             slot: state.slot,
             socket: sys::own_inherited(state.socket),
         };
         Listeners { sockets: state.into_iter().map(bound).collect() }
+    }
+
+    /// Takes over sockets that a worker handed to us, as far as they are what it says.
+    pub fn adopt(handed: Vec<(ListenerSlot, OwnedFd)>) -> Self {
+        let is_true = |slot: &ListenerSlot, socket: &OwnedFd| {
+            let socket = socket2::SockRef::from(socket);
+            let address = socket.local_addr().ok().and_then(|address| address.as_socket());
+            address == Some(slot.address) && socket.is_listener().unwrap_or(false)
+        };
+        let sockets = handed.into_iter().filter(|(slot, socket)| is_true(slot, socket));
+        Listeners { sockets: sockets.map(|(slot, socket)| Bound { slot, socket }).collect() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -174,7 +178,7 @@ impl Bound {
     /// Whether a configuration that lists this address means this socket. With port 0 the address
     /// alone does not tell: each listing has a port of its own.
     fn is_for(&self, wanted: SocketAddr, kind: ListenerKind) -> bool {
-        self.wanted == wanted && (wanted.port() != 0 || self.slot.kind == kind)
+        self.slot.wanted == wanted && (wanted.port() != 0 || self.slot.kind == kind)
     }
 }
 
@@ -198,8 +202,8 @@ fn bind_group(
         socket.listen(BACKLOG).map_err(explain(address, "listen"))?;
         // Port 0: the sockets of the other threads join the port that this one was given.
         address = local_address(&socket).map_err(explain(address, "getsockname"))?;
-        let slot = ListenerSlot { address, kind, thread };
-        group.push(Bound { wanted, slot, socket: OwnedFd::from(socket) });
+        let slot = ListenerSlot { wanted, address, kind, thread };
+        group.push(Bound { slot, socket: OwnedFd::from(socket) });
     }
     Ok(group)
 }

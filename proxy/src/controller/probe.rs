@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
@@ -34,6 +34,7 @@ pub struct Target {
 #[derive(Debug)]
 pub struct Prober {
     wanted: watch::Sender<BTreeSet<Target>>,
+    asked: watch::Receiver<HashSet<Target>>,
     task: JoinHandle<()>,
 }
 
@@ -46,8 +47,14 @@ impl Prober {
         let (wanted, wanted_receiver) = watch::channel(BTreeSet::new());
         let known: Arc<HashSet<_>> = Arc::new(known.into_iter().collect());
         let (reachable, reachable_receiver) = watch::channel(known);
-        let task = tokio::spawn(run(wanted_receiver, reachable));
-        (Prober { wanted, task }, reachable_receiver)
+        let (asked_sender, asked) = watch::channel(HashSet::new());
+        let task = tokio::spawn(run(wanted_receiver, reachable, asked_sender));
+        (Prober { wanted, asked, task }, reachable_receiver)
+    }
+
+    /// Those of the wanted targets that were asked at least once, whatever they answered.
+    pub fn asked(&self) -> watch::Receiver<HashSet<Target>> {
+        self.asked.clone()
     }
 
     /// Replaces what is wanted.
@@ -71,7 +78,9 @@ impl Prober {
 async fn run(
     mut wanted: watch::Receiver<BTreeSet<Target>>,
     reachable: watch::Sender<Arc<HashSet<Target>>>,
+    asked: watch::Sender<HashSet<Target>>,
 ) {
+    let (refused, mut refusals) = mpsc::unbounded_channel();
     let connects = Arc::new(Semaphore::new(MAX_CONNECTS));
     // Dropping the set ends the probes.
     let mut probes = JoinSet::new();
@@ -91,9 +100,11 @@ async fn run(
                     keep
                 });
                 reachable.send_if_modified(|found| retain(found, &wanted));
+                asked.send_modify(|asked| asked.retain(|target| wanted.contains(target)));
                 for target in wanted.iter() {
                     if !probed.contains_key(target) {
-                        let probe = probes.spawn(probe(target.clone(), connects.clone()));
+                        let probe = probe(target.clone(), connects.clone(), refused.clone());
+                        let probe = probes.spawn(probe);
                         probed.insert(target.clone(), probe);
                     }
                 }
@@ -101,7 +112,13 @@ async fn run(
             Some(accepted) = probes.join_next(), if !probes.is_empty() => {
                 // An aborted probe is an error here; one that ended just before is not wanted.
                 if let Ok(target) = accepted && probed.contains_key(&target) {
-                    reachable.send_if_modified(|found| Arc::make_mut(found).insert(target));
+                    reachable.send_if_modified(|found| Arc::make_mut(found).insert(target.clone()));
+                    asked.send_if_modified(|asked| asked.insert(target));
+                }
+            }
+            Some(target) = refusals.recv() => {
+                if probed.contains_key(&target) {
+                    asked.send_if_modified(|asked| asked.insert(target));
                 }
             }
         }
@@ -116,15 +133,24 @@ fn retain(found: &mut Arc<HashSet<Target>>, wanted: &BTreeSet<Target>) -> bool {
     true
 }
 
-/// Ends when the target accepts.
-async fn probe(target: Target, connects: Arc<Semaphore>) -> Target {
+/// Ends when the target accepts; says so when it did not at first.
+async fn probe(
+    target: Target,
+    connects: Arc<Semaphore>,
+    refused: mpsc::UnboundedSender<Target>,
+) -> Target {
     let mut pause = PAUSE_MIN;
+    let mut refused = Some(refused);
     loop {
         let permit = connects.acquire().await;
         let accepts = accepts(target.address).await;
         drop(permit);
         if accepts {
             return target;
+        }
+        if let Some(refused) = refused.take() {
+            // Nobody listens when the prober ends.
+            let _ = refused.send(target.clone());
         }
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
@@ -176,6 +202,8 @@ mod tests {
         assert!(!accepts(target.address).await);
         let (prober, mut receiver) = Prober::start(vec![]);
         prober.want([target.clone()].into());
+        let asked = prober.asked().wait_for(|asked| asked.contains(&target)).await.is_ok();
+        assert!(asked && receiver.borrow().is_empty());
         let _listener = socket.listen(8).expect("listen");
         until(&mut receiver, &[&target]).await;
         prober.stop().await;

@@ -28,6 +28,8 @@ pub struct Publisher {
     problems: Vec<String>,
     /// When certificates or ticket keys are due, whatever else happens.
     due: SystemTime,
+    /// Workers keep what they have.
+    held: bool,
     snapshot: watch::Sender<Arc<Snapshot>>,
     view: watch::Sender<Arc<View>>,
 }
@@ -50,6 +52,7 @@ impl Publisher {
             table: Table::default(),
             problems: Vec::new(),
             due: SystemTime::now(),
+            held: false,
             snapshot: watch::Sender::new(Arc::new(snapshot)),
             view: watch::Sender::default(),
         }
@@ -87,6 +90,15 @@ impl Publisher {
         self.due
     }
 
+    /// Until this is lifted, workers hear nothing: what they route by is better than what we know.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
     /// What of the configuration goes live in place. Takes effect with the next publish.
     pub fn configure(
         &mut self,
@@ -111,7 +123,9 @@ impl Publisher {
         if self.ticket_keys.rotate(SystemTime::now()) {
             tracing::info!("TLS session tickets have a new key");
         }
-        self.send_snapshot(&table, &assembled);
+        if !self.held {
+            self.send_snapshot(&table, &assembled);
+        }
         self.view.send_replace(Arc::new(view::of(containers, &table, &assembled)));
 
         let changes = changes(&self.table, &table);

@@ -17,8 +17,10 @@ use super::certificates::{CertificateError, Certificates};
 use super::control_loop::{Controller, Live, Stop, announce};
 use super::docker::{Containers, Watch};
 use super::generations::{FirstError, Generations};
+use super::orphans;
 use super::probe::{Prober, Target};
 use super::publisher::Publisher;
+use super::rendezvous::Rendezvous;
 use super::signals::Signals;
 use super::ticket_keys::TicketKeys;
 use super::upgrade;
@@ -122,6 +124,7 @@ async fn control(
         started: begun.started,
         control_socket,
         publisher,
+        asked: begun.prober.asked(),
         prober: begun.prober,
         containers,
         reachable: begun.reachable,
@@ -158,15 +161,19 @@ impl Begin {
     async fn anew(config: &Config, publisher: &mut Publisher) -> Result<Self, RunError> {
         let executable = Executable::of_this_process().map_err(RunError::Executable)?;
         let control_socket = ControlSocket::claim(&config.control_socket)?;
+        let orphans = orphans::find(&Rendezvous::beside(&config.control_socket)).await;
+        // Workers that serve already have better routes than the configuration's alone.
+        publisher.hold(orphans.iter().any(|orphan| !orphan.listeners.is_empty()));
         let (prober, reachable) = Prober::start(vec![]);
         // The configuration's own routes serve before Docker has said anything.
         publisher.publish(&Containers::default(), &HashSet::new());
+        let snapshots = publisher.snapshots();
         Ok(Begin {
             started: SystemTime::now(),
             control_socket,
             prober,
             reachable,
-            generations: Generations::first(executable, config, publisher.snapshots()).await?,
+            generations: Generations::start(executable, config, snapshots, orphans).await?,
             holding: false,
             next: None,
         })
@@ -177,7 +184,7 @@ impl Begin {
         let control_socket = ControlSocket::resume(&config.control_socket, state.control_socket)
             .map_err(RunError::Resume)?;
         let (prober, reachable) = Prober::start(std::mem::take(&mut state.reachable));
-        let generations = Generations::resume(&mut state, publisher.snapshots());
+        let generations = Generations::resume(&mut state, config, publisher.snapshots());
         Ok(Begin {
             started: state.started,
             control_socket,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use baton_layout::{Canary, Share, Slot, Target};
@@ -31,6 +31,11 @@ pub enum Steering {
 pub struct Steered {
     selector: Selector,
     numbers: HashMap<SocketAddr, AddressNumber>,
+    /// The workers that serve have the selector of a controller that died. It sends nobody to our
+    /// sockets, and ours takes its place at the flip: see [`Steering::take_over`].
+    foreign: bool,
+    /// A socket of each address that our selector is not attached to yet.
+    unattached: Vec<OwnedFd>,
 }
 
 /// How it crosses exec.
@@ -77,7 +82,33 @@ impl Steering {
     }
 
     fn of(selector: Selector) -> Self {
-        Steering::Ebpf(Box::new(Mutex::new(Steered { selector, numbers: HashMap::new() })))
+        Steering::Ebpf(Box::new(Mutex::new(Steered {
+            selector,
+            numbers: HashMap::new(),
+            foreign: false,
+            unattached: Vec::new(),
+        })))
+    }
+
+    /// Where workers of a controller that died serve. Their sockets are in the maps of its selector,
+    /// and a socket fits one map: so new generations get sockets in maps of ours, which the old
+    /// selector does not know, and at the flip our selector is attached in its place, address by
+    /// address. Once all sockets of the old generation are closed, nothing is left of it.
+    #[must_use]
+    pub fn take_over(mut self, steered: bool) -> Self {
+        match &mut self {
+            Steering::Ebpf(ours) if steered => {
+                ours.get_mut().unwrap_or_else(PoisonError::into_inner).foreign = true;
+                self
+            }
+            // A program attached now would find none of their sockets, until the flip.
+            Steering::Ebpf(_) => Steering::Inherit {
+                why: "the workers of the controller before, which died, have no selector"
+                    .to_owned(),
+            },
+            // Whatever selects them, the next generation gets the very same sockets.
+            Steering::Inherit { .. } => self,
+        }
     }
 
     pub fn state(&self) -> SteeringState {
@@ -142,7 +173,7 @@ impl Steering {
     /// all addresses. In inherit mode it is the drain of the old one that makes it so.
     pub fn flip(&self, to: &Handle) {
         if let (Steering::Ebpf(steered), Some(target)) = (self, target(to)) {
-            lock(steered).selector.steer(baton_layout::Steering::all_to(target));
+            lock(steered).steer(baton_layout::Steering::all_to(target));
         }
     }
 
@@ -153,12 +184,17 @@ impl Steering {
             (self, target(active), target(canary))
         {
             let canary = Canary { target, share };
-            lock(steered).selector.steer(baton_layout::Steering::with_canary(active, canary));
+            lock(steered).steer(baton_layout::Steering::with_canary(active, canary));
         }
     }
 
-    /// Whether a generation can get a share of new connections: same sockets cannot tell.
+    /// Whether a generation can get a share of new connections: same sockets cannot tell, and the
+    /// selector of another controller does not know ours.
     pub fn shares(&self) -> bool {
+        matches!(self, Steering::Ebpf(steered) if !lock(steered).foreign)
+    }
+
+    pub fn is_ebpf(&self) -> bool {
         matches!(self, Steering::Ebpf(_))
     }
 
@@ -221,14 +257,28 @@ impl Steered {
             self.selector.steer(baton_layout::Steering::all_to(target));
         }
         let known = ours.addresses();
-        for (entry, socket) in listeners.slots() {
+        self.unattached.clear();
+        for (entry, socket) in listeners.slots().filter(|(entry, _)| entry.thread == 0) {
             // Sockets that join a group get its program.
-            let is_new = known.iter().all(|(address, _)| *address != entry.address);
-            if is_new && entry.thread == 0 {
+            if known.iter().all(|(address, _)| *address != entry.address) {
                 self.selector.attach(socket)?;
+            } else if self.foreign {
+                let socket = socket.try_clone_to_owned();
+                self.unattached.push(socket.map_err(SelectorError::descriptor)?);
             }
         }
         Ok(())
+    }
+
+    fn steer(&mut self, word: baton_layout::Steering) {
+        self.selector.steer(word);
+        for socket in self.unattached.drain(..) {
+            // It listens and the program is loaded: there is nothing left for the kernel to refuse.
+            if let Err(error) = self.selector.attach(socket.as_fd()) {
+                tracing::error!("{error}");
+            }
+        }
+        self.foreign = false;
     }
 
     /// Addresses of a generation that is long gone.

@@ -9,6 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::listeners::Listeners;
+use super::orphans::Orphan;
+use super::rendezvous::Rendezvous;
 use super::respawn::Backoff;
 use super::worker_process::{Event, Executable, Generation, Process, ProcessState, StartError};
 use crate::config::Drain;
@@ -182,6 +184,18 @@ impl Worker {
         Ok(Worker::thaw(Frozen { process, generation, status, backoff, draining: None }))
     }
 
+    /// Watches over the worker of a controller that died. `generation` is what its next process is
+    /// started with, should it die.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn adopt(orphan: Orphan, generation: Generation) -> std::io::Result<Self> {
+        let process = Process::adopt(orphan, &generation.rendezvous)?;
+        let status = Status { quiesced: process.quiesced, ..Status::of(&process) };
+        let backoff = Backoff::default();
+        Ok(Worker::thaw(Frozen { process, generation, status, backoff, draining: None }))
+    }
+
     /// Watches over a worker.
     pub fn thaw(frozen: Frozen) -> Self {
         let Frozen { process, generation, status, backoff, draining } = frozen;
@@ -274,6 +288,11 @@ impl Handle {
         format!("it {}", reason.unwrap_or_else(|| "is gone".to_owned()))
     }
 
+    /// Whether it serves without having been told to drain.
+    pub fn is_active(&self) -> bool {
+        self.status.borrow().state == State::Active
+    }
+
     pub fn threads(&self) -> usize {
         self.threads
     }
@@ -337,8 +356,10 @@ impl Frozen {
         state: WorkerState,
         executable: Arc<Executable>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
+        rendezvous: Rendezvous,
     ) -> std::io::Result<Self> {
-        let (process, generation) = Process::resume(state.process, executable, snapshot)?;
+        let (process, generation) =
+            Process::resume(state.process, executable, snapshot, rendezvous)?;
         let is_draining = state.draining.is_some();
         let status = Status {
             state: if is_draining { State::Draining } else { State::Active },

@@ -22,6 +22,8 @@ use tokio::time::timeout;
 
 use super::child::Child;
 use super::listeners::{BoundState, Listeners};
+use super::orphans::Orphan;
+use super::rendezvous::{Place, Rendezvous};
 use super::unix_http::{self, RequestError};
 use crate::protocol::channel::{self, ChannelError, MAX_DESCRIPTORS};
 use crate::protocol::fault::Fault;
@@ -96,12 +98,17 @@ pub struct Generation {
     /// The newest one is what a worker routes by.
     pub snapshot: watch::Receiver<Arc<Snapshot>>,
     pub fault: Option<Fault>,
+    /// The selector sends connections to its sockets.
+    pub steered: bool,
+    pub rendezvous: Rendezvous,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("spawn: {0}")]
     Spawn(#[source] io::Error),
+    #[error("rendezvous: {0}")]
+    Rendezvous(#[source] io::Error),
     #[error("{0} before it was ready")]
     Died(String),
     #[error("not ready within {} s", START_LIMIT.as_secs())]
@@ -134,6 +141,8 @@ pub struct Process {
     /// Who waits for which Stats frame.
     asked: HashMap<u64, oneshot::Sender<WorkerStats>>,
     questions: u64,
+    /// Where the next controller finds it; none before it serves.
+    place: Option<Place>,
 }
 
 /// A process that crosses exec, with what it was started with.
@@ -153,6 +162,8 @@ pub struct ProcessState {
     pub quiesced: bool,
     #[serde(default)]
     pub fault: Option<Fault>,
+    #[serde(default)]
+    pub steered: bool,
 }
 
 /// What a process did.
@@ -200,6 +211,7 @@ impl Process {
             applied: self.applied,
             quiesced: self.quiesced,
             fault: generation.fault,
+            steered: generation.steered,
         }
     }
 
@@ -212,6 +224,7 @@ impl Process {
         state: ProcessState,
         executable: Arc<Executable>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
+        rendezvous: Rendezvous,
     ) -> io::Result<(Self, Generation)> {
         let socket = std::os::unix::net::UnixStream::from(sys::own_inherited(state.channel));
         socket.set_nonblocking(true)?;
@@ -228,6 +241,7 @@ impl Process {
             quiesced: state.quiesced,
             asked: HashMap::new(),
             questions: 0,
+            place: Some(rendezvous.place(state.generation, state.pid)),
         };
         let generation = Generation {
             id: state.generation,
@@ -236,8 +250,32 @@ impl Process {
             listeners: Arc::new(Listeners::resume(state.listeners)),
             snapshot,
             fault: state.fault,
+            steered: state.steered,
+            rendezvous,
         };
         Ok((process, generation))
+    }
+
+    /// Takes over the worker of a controller that died.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub fn adopt(orphan: Orphan, rendezvous: &Rendezvous) -> io::Result<Self> {
+        Ok(Process {
+            child: Child::adopt(orphan.pid)?,
+            pid: orphan.pid,
+            sender: orphan.sender,
+            receiver: orphan.receiver,
+            born: Instant::now(),
+            started: SystemTime::now(),
+            ready_after: Duration::ZERO,
+            // Snapshots of the controller before have numbers of its own.
+            applied: 0,
+            quiesced: orphan.quiesced,
+            asked: HashMap::new(),
+            questions: 0,
+            place: Some(rendezvous.place(orphan.generation, orphan.pid)),
+        })
     }
 
     fn spawn(generation: &Generation) -> io::Result<Self> {
@@ -270,6 +308,7 @@ impl Process {
             quiesced: false,
             asked: HashMap::new(),
             questions: 0,
+            place: None,
         })
     }
 
@@ -283,12 +322,16 @@ impl Process {
             .send(&ToWorker::Hello {
                 protocol: protocol::VERSION,
                 generation: generation.id,
+                steered: generation.steered,
                 settings: Box::new(generation.settings.clone()),
             })
             .await?;
         self.send_listeners(&generation.listeners).await?;
         self.sender.send(&ToWorker::Snapshot(Box::new(snapshot.clone()))).await?;
-        self.sender.send(&ToWorker::Serve).await?;
+        let (place, rendezvous) =
+            generation.rendezvous.open(generation.id, self.pid).map_err(StartError::Rendezvous)?;
+        self.place = Some(place);
+        self.sender.send_with(&ToWorker::Serve, &[rendezvous.as_fd()]).await?;
         self.await_serving(snapshot.version).await?;
         self.ask_ready().await
     }
@@ -312,7 +355,8 @@ impl Process {
                 FromWorker::Hello { .. } => hello = true,
                 FromWorker::Applied { snapshot } => self.applied = snapshot,
                 FromWorker::Serving => serving = true,
-                FromWorker::Stats { .. } | FromWorker::Quiesced | FromWorker::Drained => {}
+                // Nothing that a worker says before it serves.
+                _ => {}
             }
         }
         Ok(())
@@ -404,7 +448,10 @@ impl Process {
             }
             FromWorker::Quiesced => self.quiesced = true,
             FromWorker::Drained => tracing::info!("worker (pid {}) has drained", self.pid),
-            FromWorker::Hello { .. } | FromWorker::Serving => {}
+            FromWorker::Hello { .. }
+            | FromWorker::Serving
+            | FromWorker::Orphan { .. }
+            | FromWorker::Listeners { .. } => {}
         }
     }
 
@@ -443,6 +490,8 @@ mod tests {
             listeners: Arc::default(),
             snapshot: watch::channel(Arc::default()).1,
             fault: None,
+            steered: false,
+            rendezvous: Rendezvous::beside(Path::new("/nonexistent/c.sock")),
         }
     }
 

@@ -11,13 +11,22 @@ use std::net::SocketAddr;
 #[serde(tag = "frame", rename_all = "snake_case")]
 pub enum ToWorker {
     /// First frame: who speaks and how to serve.
-    Hello { protocol: u32, generation: u64, settings: Box<WorkerSettings> },
+    Hello {
+        protocol: u32,
+        generation: u64,
+        /// The selector sends connections to its sockets.
+        #[serde(default)]
+        steered: bool,
+        settings: Box<WorkerSettings>,
+    },
     /// Listener sockets, one descriptor for each slot, in the same order. May come several times:
     /// one message carries at most [`super::channel::MAX_DESCRIPTORS`].
     Listeners { slots: Vec<ListenerSlot> },
     /// The whole of what the worker routes by; replaces the snapshot before it.
     Snapshot(Box<Snapshot>),
-    /// Start to accept. Sent once, after the listeners and the first snapshot.
+    /// Start to accept. Sent once, after the listeners and the first snapshot. The descriptor that
+    /// comes with it is a listening unix socket: when this channel ends unasked, the worker serves on,
+    /// and waits there for the next controller, which hears [`FromWorker::Orphan`].
     Serve,
     /// Serve HTTP/1.1 on the one descriptor that comes with this frame, as if it had been accepted
     /// from a listener of `kind`. The controller asks a real request through it before it calls a
@@ -67,11 +76,29 @@ pub enum FromWorker {
     Quiesced,
     /// Nothing is in progress any more; the worker exits next.
     Drained,
+    /// First frame to another controller than the one that started it.
+    Orphan {
+        protocol: u32,
+        generation: u64,
+        /// As its first controller said.
+        steered: bool,
+        draining: bool,
+        quiesced: bool,
+        /// How many listener sockets it hands over, in frames that follow; none when it drains.
+        listeners: usize,
+    },
+    /// The descriptors of these sockets, in the same order.
+    Listeners {
+        slots: Vec<ListenerSlot>,
+    },
 }
 
 /// Which socket of which thread a descriptor is.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, PartialEq, Eq)]
 pub struct ListenerSlot {
+    /// As the configuration has it: the port may be 0.
+    pub wanted: SocketAddr,
+    /// As it is bound.
     pub address: SocketAddr,
     pub kind: ListenerKind,
     /// Worker thread, from 0.

@@ -13,6 +13,9 @@ pub mod snapshot;
 /// Version of the frames. Raised when an old peer could misread a new one.
 pub const VERSION: u32 = 1;
 
+/// What a worker's process is called in ps and top; at most 15 bytes (proc(5), comm).
+pub const WORKER_NAME: &str = "baton-worker";
+
 /// What the controller asks on a connection that it handed over: see
 /// [`frame::ToWorker::Connection`]. It means nothing on a public connection.
 pub const READY_PATH: &str = "/.well-known/baton/ready";

@@ -2,14 +2,14 @@
 //! that serve. It reads no byte that the public sent.
 
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::UnixStream;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::access_log;
 use super::drain::Phase;
@@ -17,17 +17,15 @@ use super::stats::ThreadStats;
 use super::table::Table;
 use super::thread::{self, Event, Order, Parts};
 use super::tls;
-use crate::protocol::channel::{ChannelError, Receiver, Sender, channel};
+use crate::protocol::channel::{ChannelError, MAX_DESCRIPTORS, Receiver, Sender, channel};
 use crate::protocol::fault::Fault;
 use crate::protocol::frame::{FromWorker, ListenerSlot, ToWorker, WorkerStats};
 use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
 use crate::{log, protocol};
 
-/// A worker whose controller is gone serves what it has begun for this long, and then ends.
-const ORPHAN_LIMIT: Duration = Duration::from_secs(600);
-/// Idle connections of an orphan are not kept: nobody tells it of new routes.
-const ORPHAN_IDLE: Duration = Duration::from_secs(1);
+/// Between two tries to accept the next controller.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
@@ -59,8 +57,8 @@ pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
         let socket = std::os::unix::net::UnixStream::from(control);
         socket.set_nonblocking(true).map_err(WorkerError::Socket)?;
         let socket = UnixStream::from_std(socket).map_err(WorkerError::Socket)?;
-        let (mut sender, mut receiver) = channel::<FromWorker, ToWorker>(socket);
-        let settings = hello(&mut sender, &mut receiver).await?;
+        let mut controller = Controller::over(socket);
+        let (identity, settings) = hello(&mut controller).await?;
         match fault {
             Some(Fault::CrashAtStart) => return Err(WorkerError::Fault),
             Some(Fault::HangAtStart) => std::future::pending().await,
@@ -68,36 +66,60 @@ pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
         }
         log::start(&settings.log_level);
         let (writer, writing) = access_log::start().map_err(WorkerError::Start)?;
-        let worker = Worker::start(settings, fault, &writer)?;
+        let worker = Worker::start(identity, settings, fault, &writer)?;
         // Each thread has its own; the log ends with the last of them.
         drop(writer);
-        worker.serve(&mut sender, &mut receiver).await?;
+        worker.serve(controller).await?;
         // The last lines of the log.
         let _ = writing.join();
         Ok(())
     })
 }
 
-async fn hello(
-    sender: &mut Sender<FromWorker>,
-    receiver: &mut Receiver<ToWorker>,
-) -> Result<WorkerSettings, WorkerError> {
+/// The channel to whoever controls this worker.
+struct Controller {
+    sender: Sender<FromWorker>,
+    receiver: Receiver<ToWorker>,
+}
+
+impl Controller {
+    fn over(socket: UnixStream) -> Self {
+        let (sender, receiver) = channel(socket);
+        Controller { sender, receiver }
+    }
+}
+
+/// Who this worker is: what it tells to a controller that did not start it.
+#[derive(Debug, Clone, Copy)]
+struct Identity {
+    generation: u64,
+    steered: bool,
+}
+
+async fn hello(controller: &mut Controller) -> Result<(Identity, WorkerSettings), WorkerError> {
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    sender.send(&FromWorker::Hello { protocol: protocol::VERSION, version }).await?;
-    match receiver.receive().await? {
-        (ToWorker::Hello { protocol, settings, .. }, _) if protocol == protocol::VERSION => {
-            Ok(*settings)
+    controller.sender.send(&FromWorker::Hello { protocol: protocol::VERSION, version }).await?;
+    match controller.receiver.receive().await?.0 {
+        ToWorker::Hello { protocol, generation, steered, settings }
+            if protocol == protocol::VERSION =>
+        {
+            Ok((Identity { generation, steered }, *settings))
         }
-        (ToWorker::Hello { protocol, .. }, _) => Err(WorkerError::Protocol(protocol)),
+        ToWorker::Hello { protocol, .. } => Err(WorkerError::Protocol(protocol)),
         _ => Err(WorkerError::Order("another frame")),
     }
 }
 
 /// The threads, and what they share with this one.
 struct Worker {
+    identity: Identity,
     threads: Vec<Thread>,
     table: Arc<ArcSwap<Table>>,
+    /// For the next controller, should this one die. Given up when a drain begins: whoever closes a
+    /// socket last is who ends it.
     listeners: Vec<(ListenerSlot, OwnedFd)>,
+    /// Where the next controller comes to.
+    rendezvous: Option<UnixListener>,
     events: UnboundedReceiver<Event>,
     drain: Option<Timetable>,
     /// Threads whose listeners are closed.
@@ -143,6 +165,7 @@ impl Timetable {
 
 impl Worker {
     fn start(
+        identity: Identity,
         settings: WorkerSettings,
         fault: Option<Fault>,
         writer: &access_log::Writer,
@@ -174,42 +197,75 @@ impl Worker {
                 .map_err(WorkerError::Start)?;
             threads.push(Thread { orders, stats });
         }
-        let listeners = Vec::new();
-        let (drain, quiesced, ended) = (None, 0, 0);
-        Ok(Worker { threads, table, listeners, events, drain, quiesced, ended, fault })
+        Ok(Worker {
+            identity,
+            threads,
+            table,
+            listeners: Vec::new(),
+            rendezvous: None,
+            events,
+            drain: None,
+            quiesced: 0,
+            ended: 0,
+            fault,
+        })
     }
 
     /// Obeys until the last thread is over.
-    async fn serve(
-        mut self,
-        sender: &mut Sender<FromWorker>,
-        receiver: &mut Receiver<ToWorker>,
-    ) -> Result<(), WorkerError> {
-        let mut orphaned = false;
+    async fn serve(mut self, controller: Controller) -> Result<(), WorkerError> {
+        let mut controller = Some(controller);
         while self.ended < self.threads.len() {
             tokio::select! {
-                frame = receiver.receive(), if !orphaned => match frame {
-                    Ok((frame, descriptors)) => self.obey(frame, descriptors, sender).await?,
-                    Err(ChannelError::Closed) => {
-                        orphaned = true;
-                        self.orphaned();
+                frame = heard(&mut controller) => match frame {
+                    Ok((frame, descriptors)) => {
+                        self.obey(frame, descriptors, &mut controller).await?;
+                    }
+                    Err(ChannelError::Closed) if self.rendezvous.is_some() => {
+                        tracing::warn!("the controller is gone: serving on until the next one comes");
+                        controller = None;
                     }
                     Err(error) => return Err(error.into()),
                 },
-                Some(event) = self.events.recv() => self.note(event, sender).await?,
+                next = met(&mut self.rendezvous), if controller.is_none() => {
+                    controller = self.introduce(next).await;
+                }
+                Some(event) = self.events.recv() => self.note(event, &mut controller).await?,
                 phase = next_phase(&mut self.drain) => self.order_all(|| Order::Phase(phase)),
             }
         }
-        // An orphan has nobody to tell.
-        let _ = sender.send(&FromWorker::Drained).await;
+        tell(&mut controller, &FromWorker::Drained).await;
         Ok(())
+    }
+
+    /// Tells another controller who this is, with everything that it needs to go on. None when it is
+    /// gone again.
+    async fn introduce(&self, socket: UnixStream) -> Option<Controller> {
+        let mut controller = Controller::over(socket);
+        let Identity { generation, steered } = self.identity;
+        let orphan = FromWorker::Orphan {
+            protocol: protocol::VERSION,
+            generation,
+            steered,
+            draining: self.drain.is_some(),
+            quiesced: self.quiesced == self.threads.len(),
+            listeners: self.listeners.len(),
+        };
+        controller.sender.send(&orphan).await.ok()?;
+        for chunk in self.listeners.chunks(MAX_DESCRIPTORS) {
+            let (slots, sockets): (Vec<_>, Vec<_>) =
+                chunk.iter().map(|(slot, socket)| (*slot, socket.as_fd())).unzip();
+            let frame = FromWorker::Listeners { slots };
+            controller.sender.send_with(&frame, &sockets).await.ok()?;
+        }
+        tracing::info!("another controller has come");
+        Some(controller)
     }
 
     async fn obey(
         &mut self,
         frame: ToWorker,
         mut descriptors: Vec<OwnedFd>,
-        sender: &mut Sender<FromWorker>,
+        controller: &mut Option<Controller>,
     ) -> Result<(), WorkerError> {
         match frame {
             ToWorker::Hello { .. } => return Err(WorkerError::Order("a second hello")),
@@ -219,11 +275,11 @@ impl Worker {
             ToWorker::Snapshot(snapshot) => {
                 let version = snapshot.version;
                 self.apply(*snapshot);
-                sender.send(&FromWorker::Applied { snapshot: version }).await?;
+                tell(controller, &FromWorker::Applied { snapshot: version }).await;
             }
             ToWorker::Serve => {
-                self.listen();
-                sender.send(&FromWorker::Serving).await?;
+                self.listen(descriptors.pop())?;
+                tell(controller, &FromWorker::Serving).await;
             }
             ToWorker::Connection { kind } => {
                 if let Some(descriptor) = descriptors.pop() {
@@ -235,7 +291,7 @@ impl Worker {
                 if self.fault == Some(Fault::CrashInService) && stats.accepted > 0 {
                     return Err(WorkerError::Fault);
                 }
-                sender.send(&FromWorker::Stats { id, stats }).await?;
+                tell(controller, &FromWorker::Stats { id, stats }).await;
             }
             ToWorker::Sweep => self.order_all(|| Order::Sweep),
             ToWorker::Drain { quiet_ms, limit_ms, idle_limit_ms, tunnel_limit_ms } => {
@@ -249,14 +305,13 @@ impl Worker {
     async fn note(
         &mut self,
         event: Event,
-        sender: &mut Sender<FromWorker>,
+        controller: &mut Option<Controller>,
     ) -> Result<(), WorkerError> {
         match event {
             Event::Quiesced => {
                 self.quiesced += 1;
                 if self.quiesced == self.threads.len() {
-                    // An orphan has nobody to tell.
-                    let _ = sender.send(&FromWorker::Quiesced).await;
+                    tell(controller, &FromWorker::Quiesced).await;
                 }
                 Ok(())
             }
@@ -282,12 +337,16 @@ impl Worker {
         self.table.store(Arc::new(table));
     }
 
-    fn listen(&mut self) {
-        for (slot, descriptor) in self.listeners.drain(..) {
-            let listener = std::net::TcpListener::from(descriptor);
+    fn listen(&mut self, rendezvous: Option<OwnedFd>) -> Result<(), WorkerError> {
+        let rendezvous = rendezvous.ok_or(WorkerError::Order("serve without a rendezvous"))?;
+        let rendezvous = std::os::unix::net::UnixListener::from(rendezvous);
+        self.rendezvous = Some(UnixListener::from_std(rendezvous).map_err(WorkerError::Socket)?);
+        for (slot, descriptor) in &self.listeners {
+            let listener = descriptor.try_clone().map_err(WorkerError::Start)?.into();
             let thread = &self.threads[slot.thread % self.threads.len()];
             thread.order(Order::Listen(listener, slot.kind));
         }
+        Ok(())
     }
 
     fn connection(&self, descriptor: OwnedFd, kind: ListenerKind) -> Result<(), WorkerError> {
@@ -307,21 +366,45 @@ impl Worker {
         sum
     }
 
-    fn orphaned(&mut self) {
-        if self.drain.is_none() {
-            tracing::warn!("the controller is gone; finishing what is in progress");
-            self.begin_drain(Duration::ZERO, [ORPHAN_IDLE, ORPHAN_LIMIT, ORPHAN_LIMIT]);
-        }
-    }
-
     /// `limits` of idle connections, requests and tunnels.
     fn begin_drain(&mut self, quiet: Duration, [idle, requests, tunnels]: [Duration; 3]) {
+        self.listeners.clear();
         self.drain = Some(Timetable::new(Instant::now(), idle, requests, tunnels));
         self.order_all(|| Order::Drain { quiet });
     }
 
     fn order_all(&self, order: impl Fn() -> Order) {
         self.threads.iter().for_each(|thread| thread.order(order()));
+    }
+}
+
+async fn heard(
+    controller: &mut Option<Controller>,
+) -> Result<(ToWorker, Vec<OwnedFd>), ChannelError> {
+    match controller {
+        Some(controller) => controller.receiver.receive().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next controller. Cancel safe.
+async fn met(rendezvous: &mut Option<UnixListener>) -> UnixStream {
+    loop {
+        match rendezvous {
+            Some(listener) => match listener.accept().await {
+                Ok((socket, _)) => return socket,
+                // Out of descriptors: the next accept would fail at once too.
+                Err(_) => sleep(ACCEPT_PAUSE).await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Says something to the controller. That it is gone is heard where it is listened to.
+async fn tell(controller: &mut Option<Controller>, frame: &FromWorker) {
+    if let Some(controller) = controller {
+        let _ = controller.sender.send(frame).await;
     }
 }
 

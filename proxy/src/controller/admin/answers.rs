@@ -72,7 +72,7 @@ pub struct Listener {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handoff {
     pub id: u64,
-    /// `reload`, `upgrade` or `rollback`.
+    /// `reload`, `upgrade`, `rollback`, or `takeover` from a controller that died.
     pub kind: String,
     /// `under way`, `done` or `failed`.
     pub outcome: String,

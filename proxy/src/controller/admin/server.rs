@@ -184,6 +184,8 @@ async fn begun(sources: &Sources, order: impl FnOnce(BegunReply) -> Order) -> An
 }
 
 async fn status(sources: &Sources) -> Status {
+    // Before the generations: one whose handoff is done is among them then.
+    let last_handoffs = sources.handoffs.borrow().to_vec();
     let fleet = sources.fleet.borrow().clone();
     let workers = fleet.draining.iter().chain([&fleet.active]).chain(&fleet.canary);
     let generations =
@@ -205,7 +207,7 @@ async fn status(sources: &Sources) -> Status {
                 kind: kind.as_str().to_owned(),
             })
             .collect(),
-        last_handoffs: sources.handoffs.borrow().to_vec(),
+        last_handoffs,
         docker: sources.view.borrow().docker.clone(),
     }
 }

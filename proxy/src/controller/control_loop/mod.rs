@@ -3,6 +3,7 @@
 
 mod becoming;
 mod reloading;
+mod takeover;
 
 use std::collections::HashSet;
 use std::io;
@@ -50,6 +51,7 @@ pub struct Controller<'a> {
     pub prober: Prober,
     pub containers: watch::Receiver<Arc<Containers>>,
     pub reachable: watch::Receiver<Arc<HashSet<Target>>>,
+    pub asked: watch::Receiver<HashSet<Target>>,
     /// Until Docker has answered this program, workers route by what the one before it published.
     pub holding: bool,
     pub orders: mpsc::Receiver<Order>,
@@ -64,6 +66,9 @@ pub enum Pending {
     Reload { live: Box<Live>, reply: Option<ReloadReply> },
     /// Workers of this program in place of those of the one before it.
     Upgrade,
+    /// Workers of this program in place of those of a controller that died: they serve on until we
+    /// know the routes as well as they do.
+    TakeOver { entry: Entry },
 }
 
 /// Why the loop ends.
@@ -86,6 +91,9 @@ impl Controller<'_> {
     /// # Errors
     /// When the active worker was lost on the way to another program.
     pub async fn run(mut self, signals: &mut Signals, next: Option<Next>) -> io::Result<Self> {
+        if self.publisher.is_held() {
+            self.announce_takeover();
+        }
         let mut becoming = next.and_then(|next| self.go_on(next));
         loop {
             if let Some(becoming) = becoming {
@@ -116,12 +124,14 @@ impl Controller<'_> {
                 Some(order) = self.orders.recv() => self.follow(order),
                 Ok(()) = self.containers.changed() => { self.publish(); None }
                 Ok(()) = self.reachable.changed() => { self.publish(); None }
+                Ok(()) = self.asked.changed() => None,
                 () = sleep(until_due(self.publisher.due())) => { self.publish(); None }
                 () = sleep_until(first_list_limit), if !ready => None,
             };
             if let Some(becoming) = becoming {
                 return Leave::Become(becoming);
             }
+            self.take_over_when_ready();
             let heard_of_docker = self.docker_has_spoken();
             if !ready && (heard_of_docker || Instant::now() >= first_list_limit) {
                 ready = true;

@@ -67,6 +67,12 @@ pub enum SelectorError {
     Map { step: &'static str, source: MapError },
 }
 
+impl SelectorError {
+    pub fn descriptor(source: io::Error) -> Self {
+        SelectorError::Socket { step: "dup", source }
+    }
+}
+
 impl Selector {
     /// Loads the program into the kernel, where nothing runs it before [`Selector::attach`].
     /// Dropped unattached, it leaves nothing behind, so this is a dry run too.

@@ -1,0 +1,152 @@
+//! A controller that is killed: its workers serve on, and the next controller takes them over.
+
+use baton_load::{Kind, Load};
+use baton_tests::{Baton, Config, Docker, until};
+use serde_json::Value;
+
+use crate::stage::{LIMIT, Mode, Stage, find, in_modes, tunnels_lived_on};
+use crate::{APP, http_kinds, more_requests, nobody_felt_anything};
+
+in_modes! {
+    both:
+    workers_serve_on_without_a_controller_and_the_next_one_takes_them_over,
+    a_controller_killed_while_workers_start_is_followed_by_another,
+    a_controller_killed_right_after_the_flip_is_followed_by_another,
+    a_controller_killed_while_generations_drain_is_followed_by_another,
+    an_idle_worker_that_hangs_is_not_waited_for;
+    ebpf:
+    a_controller_killed_during_a_canary_is_followed_by_another,
+}
+
+async fn workers_serve_on_without_a_controller_and_the_next_one_takes_them_over(mode: Mode) {
+    let mut stage = Stage::start(mode).await;
+    let load = stage.mixed_load().await;
+    for generation in [2, 3] {
+        stage.baton.kill_controller().await;
+        more_requests(&load, 300).await;
+        stage.baton.start_controller();
+        taken_over(&stage.baton, generation).await;
+        more_requests(&load, 300).await;
+    }
+    stage.draining_at_most(1).await;
+    // The tunnels live on in the generation that the first controller made.
+    assert_eq!(stage.generations("draining"), [1]);
+    stage.hand_over(&stage.with_streams(50));
+    stage.done(&["upgrade"], 5);
+    more_requests(&load, 300).await;
+    tunnels_lived_on(&load.stop().await);
+    stage.draining_at_most(0).await;
+    assert_eq!(stage.baton.left_workers().len(), 1);
+}
+
+async fn a_controller_killed_while_workers_start_is_followed_by_another(mode: Mode) {
+    let mut stage = Stage::start(mode).await;
+    let load = stage.mixed_load().await;
+    let upgrade = stage.baton.spawn_command(&["upgrade", "--fault", "hang-at-start"]);
+    until("the start of generation 2", LIMIT, async || {
+        // The program that is asked may just become the next one.
+        let status = stage.baton.try_status_json()?;
+        status["last_handoffs"][0]["steps"].to_string().contains("this is baton").then_some(())
+    })
+    .await;
+    stage.baton.kill_controller().await;
+    assert!(!upgrade.wait_with_output().expect("it ends").status.success());
+    more_requests(&load, 200).await;
+    stage.baton.start_controller();
+    taken_over(&stage.baton, 2).await;
+    more_requests(&load, 200).await;
+    tunnels_lived_on(&load.stop().await);
+}
+
+async fn a_controller_killed_right_after_the_flip_is_followed_by_another(mode: Mode) {
+    let mut stage = Stage::start(mode).await;
+    let load = stage.mixed_load().await;
+    stage.hand_over(&stage.with_streams(50));
+    stage.baton.kill_controller().await;
+    more_requests(&load, 200).await;
+    stage.baton.start_controller();
+    taken_over(&stage.baton, 3).await;
+    more_requests(&load, 200).await;
+    tunnels_lived_on(&load.stop().await);
+    stage.draining_at_most(0).await;
+}
+
+async fn a_controller_killed_while_generations_drain_is_followed_by_another(mode: Mode) {
+    let mut stage = Stage::start(mode).await;
+    let load = stage.mixed_load().await;
+    for streams in [50, 60] {
+        stage.hand_over(&stage.with_streams(streams));
+        stage.draining_at_most(1).await;
+    }
+    stage.baton.kill_controller().await;
+    more_requests(&load, 200).await;
+    stage.baton.start_controller();
+    taken_over(&stage.baton, 4).await;
+    assert_eq!(stage.generations("draining")[0], 1);
+    more_requests(&load, 200).await;
+    tunnels_lived_on(&load.stop().await);
+    stage.draining_at_most(0).await;
+}
+
+async fn a_controller_killed_during_a_canary_is_followed_by_another(mode: Mode) {
+    let mut stage = Stage::start(mode).await;
+    let load = stage.mixed_load().await;
+    let upgrade = stage.baton.spawn_command(&["upgrade", "--canary", "50%", "--for", "60s"]);
+    until("the canary", LIMIT, async || (stage.generations("canary") == [2]).then_some(())).await;
+    more_requests(&load, 200).await;
+    stage.baton.kill_controller().await;
+    assert!(!upgrade.wait_with_output().expect("it ends").status.success());
+    more_requests(&load, 200).await;
+    stage.baton.start_controller();
+    taken_over(&stage.baton, 3).await;
+    more_requests(&load, 200).await;
+    tunnels_lived_on(&load.stop().await);
+    stage.draining_at_most(0).await;
+}
+
+async fn an_idle_worker_that_hangs_is_not_waited_for(mode: Mode) {
+    let mut stage = Stage::start(mode).await;
+    let worker = stage.baton.worker_pid();
+    stage.baton.kill_controller().await;
+    let worker = nix::unistd::Pid::from_raw(worker);
+    nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGSTOP).expect("it is running");
+    stage.baton.start_controller();
+    stage.baton.wait_said("has lost its controller and does not answer: killing it").await;
+    // On other ports: those of the configuration are free ones.
+    stage.baton.wait_ready().await;
+    let load = Load::new(stage.baton.https(APP)).clients(Kind::Http1Fresh, 2).requests(10);
+    nobody_felt_anything(&load.start().finish().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_stay_routed_while_the_next_controller_learns_of_them() {
+    let docker = Docker::connect();
+    let mut baton = Baton::start(Config::new().docker(docker.endpoint())).await;
+    let host = "orphaned.test";
+    // One is asked by its HEALTHCHECK, one by its port.
+    let _checked = docker.run_checked("checked", &[("VIRTUAL_HOST", host)], &[]);
+    let _plain = docker.run("plain", &[("VIRTUAL_HOST", host)], &[]);
+    baton.wait_up(host, 2).await;
+    let load = http_kinds(baton.https(host)).start();
+    more_requests(&load, 200).await;
+    baton.kill_controller().await;
+    more_requests(&load, 200).await;
+    baton.start_controller();
+    taken_over(&baton, 2).await;
+    more_requests(&load, 200).await;
+    nobody_felt_anything(&load.stop().await);
+    assert_eq!(baton.upstreams_up(host), 2);
+}
+
+/// The next controller serves with workers of its own.
+async fn taken_over(baton: &Baton, generation: u64) {
+    let status = until("the takeover", LIMIT, async || {
+        let status = baton.try_status_json()?;
+        (status["last_handoffs"][0]["outcome"] == "done").then_some(status)
+    })
+    .await;
+    let handoff: &Value = &status["last_handoffs"][0];
+    assert_eq!((&handoff["kind"], &handoff["to"]), (&"takeover".into(), &generation.into()));
+    assert_eq!(find(&status, "active").next().expect("an active generation")["id"], generation);
+    assert_eq!(status["pid"], baton.pid());
+}

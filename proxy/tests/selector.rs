@@ -12,10 +12,8 @@ use std::time::{Duration, Instant};
 
 use baton::controller::selector::{
     AddressNumber, Canary, Counters, Selector, SelectorError, Share, Slot, Steering, Target,
-    Unavailable, pinned, unpin,
+    Unavailable,
 };
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use nix::{libc, setsockopt_impl, sockopt_impl};
 use socket2::{Domain, SockRef, Socket, Type};
 
@@ -253,31 +251,30 @@ fn its_descriptors_are_enough_to_go_on_with() {
 }
 
 #[test]
-fn pinned_it_outlives_the_controller() {
-    let Some(mut kernel) = Kernel::start() else { return };
-    let directory = tempfile::tempdir().expect("directory");
-    let pins = directory.path().join("baton");
-    if let Err(error) = mount_bpffs(directory.path()) {
-        eprintln!("skipped: no BPF file system: {error}");
-        return;
-    }
-    assert!(pinned(&pins).expect("nothing pinned").is_none());
-    // Twice: what is there is replaced.
-    kernel.selector.pin(&pins).expect("pin");
-    kernel.selector.pin(&pins).expect("pin again");
-    let mut group = kernel.group("127.0.0.1:0");
-    kernel.add(&mut group, FIRST, 2);
-    kernel.steer((FIRST, 2), None);
-    let before = kernel.selector.steering();
-    drop(kernel);
+fn the_selector_of_another_controller_takes_over_when_it_is_attached() {
+    let Some(mut old) = Kernel::start() else { return };
+    let mut group = old.group("127.0.0.1:0");
+    old.add(&mut group, FIRST, 2);
+    old.steer((FIRST, 2), None);
+    let mut clients = group.connect(50);
+    // The group keeps the program, and the program its maps.
+    drop(old);
 
-    let parts = pinned(&pins).expect("pinned").expect("something");
-    let mut kernel = Kernel { selector: Selector::from_parts(parts).expect("parts") };
-    assert_eq!(kernel.selector.steering(), before);
-    kernel.goes_on(&mut group);
-    unpin(&pins).expect("unpin");
-    assert!(pinned(&pins).expect("nothing pinned").is_none());
-    kernel.steer((SECOND, 2), None);
+    let mut next = Kernel::start().expect("a second one");
+    group.number = next.selector.number(group.anchor.as_fd()).expect("number");
+    next.register(&mut group, SECOND, 2);
+    next.steer((SECOND, 2), None);
+    clients.extend(group.connect(50));
+    assert_eq!(group.accept(SECOND), 0);
+    next.attach(&group);
+    let _new = group.connect(50);
+    assert_eq!(group.accept(SECOND), 50);
+    group.close(FIRST);
+    assert_eq!(group.serve(SECOND, clients), 100);
+    assert_eq!(
+        next.counters(SECOND),
+        Counters { selected: 50, migrated: 100, ..Counters::default() }
+    );
 }
 
 #[test]
@@ -382,13 +379,21 @@ impl Kernel {
 
     /// Makes a generation's sockets, as the controller does.
     fn add(&mut self, group: &mut Group, slot: u8, threads: u16) {
+        self.register(group, slot, threads);
+        self.attach(group);
+    }
+
+    fn attach(&self, group: &Group) {
+        self.selector.attach(group.sockets[0].1.as_fd()).expect("attach");
+    }
+
+    fn register(&mut self, group: &mut Group, slot: u8, threads: u16) {
         let slot = Slot::new(slot).expect("slot");
         for thread in 0..usize::from(threads) {
             let socket = listener(group.address, true);
             self.selector.register(slot, group.number, thread, socket.as_fd()).expect("register");
             group.sockets.push((slot, socket));
         }
-        self.selector.attach(group.sockets[0].1.as_fd()).expect("attach");
     }
 
     fn steer(&mut self, active: (u8, u16), canary: Option<(u8, u16, u16)>) {
@@ -502,12 +507,4 @@ fn listener(address: SocketAddr, listen: bool) -> TcpListener {
         Ok(socket)
     };
     make().expect("listener").into()
-}
-
-/// For this thread alone.
-fn mount_bpffs(directory: &std::path::Path) -> nix::Result<()> {
-    let none = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS)?;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-    mount(Some("bpf"), directory, Some("bpf"), MsFlags::empty(), none)
 }

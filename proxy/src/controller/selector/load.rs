@@ -70,11 +70,11 @@ fn load_program() -> Result<Selector, LoadError> {
         counters: map(&mut ebpf, "COUNTERS")?,
         program,
     };
-    Ok(Selector { loaded: Some(ebpf), ..Selector::from_parts(parts)? })
+    Ok(Selector::from_parts(parts)?)
 }
 
 /// The one program of the object.
-pub(super) fn program(ebpf: &mut Ebpf) -> Option<&mut SkReuseport> {
+fn program(ebpf: &mut Ebpf) -> Option<&mut SkReuseport> {
     ebpf.program_mut("select")?.try_into().ok()
 }
 

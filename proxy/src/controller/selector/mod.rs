@@ -5,14 +5,11 @@
 
 mod load;
 mod parts;
-mod pins;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 
-use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues, ReusePortSockArray};
 use aya::util::nr_cpus;
 use baton_layout::{AddressKey, COUNTERS, MAX_ADDRESSES, MAX_THREADS, address_key, socket_index};
@@ -23,7 +20,6 @@ use socket2::SockRef;
 
 pub use self::load::Unavailable;
 pub use self::parts::{Incompatible, Parts};
-pub use self::pins::{PIN_DIRECTORY, PartError, PinError, pinned, unpin};
 use crate::sys::{AttachReusePortEbpf, SharedWord};
 
 /// BPF_NOEXIST of include/uapi/linux/bpf.h: an entry that is there is not replaced.
@@ -37,8 +33,6 @@ pub struct Selector {
     sockets: ReusePortSockArray<MapData>,
     counters: PerCpuArray<MapData, [u64; COUNTERS]>,
     parts: Parts<OwnedFd>,
-    /// Where this process loaded the program itself: what it takes to pin it.
-    loaded: Option<Ebpf>,
 }
 
 impl std::fmt::Debug for Selector {
@@ -83,8 +77,7 @@ impl Selector {
         load::load()
     }
 
-    /// The selector of another controller: its predecessor in this process before exec, or one
-    /// whose parts were found pinned ([`pinned`]).
+    /// The selector of the program that this process was before exec.
     ///
     /// # Errors
     /// [`Incompatible`] when the parts are not what this version makes: [`Selector::load`] anew.
@@ -99,24 +92,12 @@ impl Selector {
             sockets: map(&parts.sockets)?.try_into()?,
             counters: map(&parts.counters)?.try_into()?,
             parts,
-            loaded: None,
         })
     }
 
     /// The descriptors that cross an exec; all of them are CLOEXEC.
     pub fn parts(&self) -> Parts<BorrowedFd<'_>> {
         self.parts.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Makes the parts outlive this process, in a directory on a BPF file system; what was pinned
-    /// there before is not any more. Minimum kernel version: 4.4.
-    ///
-    /// # Errors
-    /// [`PinError`], most often because no BPF file system is mounted or we may not write there.
-    pub fn pin(&mut self, directory: &Path) -> Result<(), PinError> {
-        let loaded = self.loaded.as_mut().ok_or(PinError::NotLoadedHere)?;
-        let program = load::program(loaded).ok_or(PinError::NotLoadedHere)?;
-        pins::pin(&self.parts, program, directory)
     }
 
     /// The number of the address that `socket` is bound to: the one it has, or a free one.

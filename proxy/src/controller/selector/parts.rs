@@ -7,7 +7,7 @@ use baton_layout::VERSION;
 use serde::{Deserialize, Serialize};
 
 /// A selector as descriptors, or as whatever stands for them: numbers in the state that crosses an
-/// exec, files where they are pinned.
+/// exec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts<T> {
     /// [`baton_layout::VERSION`] of who made them.

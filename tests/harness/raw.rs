@@ -53,8 +53,11 @@ impl Recorder {
 
     /// Everything so far, over all connections.
     pub fn received(&self) -> String {
-        let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&received).into_owned()
+        String::from_utf8_lossy(&self.received_bytes()).into_owned()
+    }
+
+    pub fn received_bytes(&self) -> Vec<u8> {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

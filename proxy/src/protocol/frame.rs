@@ -113,7 +113,11 @@ pub struct WorkerStats {
     pub accepted: u64,
     /// Gauge: connections open now.
     pub connections: u64,
-    /// Gauge: of these, tunnels (WebSocket and other upgrades).
+    /// Gauge: of these, those that speak HTTP/1.1.
+    pub connections_http1: u64,
+    /// Gauge: of these, those that speak HTTP/2.
+    pub connections_http2: u64,
+    /// Gauge: tunnels (WebSocket and other upgrades), each a connection or a stream of one.
     pub tunnels: u64,
     /// TLS handshakes that failed or ran out of time.
     pub handshake_failures: u64,

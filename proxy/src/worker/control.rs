@@ -24,6 +24,8 @@ use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
 use crate::{log, protocol};
 
+/// For tunnels to say goodbye at their limit, and for their clients to answer.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// Between two tries to accept the next controller.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -140,10 +142,12 @@ struct Timetable(Vec<(Instant, Phase)>);
 
 impl Timetable {
     fn new(start: Instant, idle_limit: Duration, limit: Duration, tunnel_limit: Duration) -> Self {
+        let end = start + limit.max(tunnel_limit);
         let mut phases = vec![
             (start + idle_limit, Phase::CloseIdle),
             (start + limit, Phase::CloseRequests),
-            (start + limit.max(tunnel_limit), Phase::CloseAll),
+            (end, Phase::CloseTunnels),
+            (end + GOODBYE, Phase::CloseAll),
         ];
         // Last first, to be taken off the end.
         phases.sort_by_key(|&phase| std::cmp::Reverse(phase));

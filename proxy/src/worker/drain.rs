@@ -18,7 +18,9 @@ pub enum Phase {
     CloseIdle,
     /// The drain limit: requests in progress are cut.
     CloseRequests,
-    /// The tunnel limit: nothing is left.
+    /// The tunnel limit: those that can say goodbye do, the others are cut.
+    CloseTunnels,
+    /// Nothing is left.
     CloseAll,
 }
 
@@ -103,6 +105,10 @@ impl DrainWatch {
             None => *slot = Some(cx.waker().clone()),
         }
         Poll::Pending
+    }
+
+    pub fn is_at(&self, phase: Phase) -> bool {
+        self.drain.phase() >= phase
     }
 
     pub async fn reached(&self, phase: Phase) {

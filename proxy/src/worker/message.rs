@@ -122,6 +122,13 @@ pub enum Upgrade {
     Connect(Bytes),
 }
 
+impl Upgrade {
+    pub fn is_websocket(&self) -> bool {
+        let (Upgrade::Http1(token) | Upgrade::Connect(token)) = self;
+        token.eq_ignore_ascii_case(b"websocket")
+    }
+}
+
 impl RequestHead {
     /// Path without the query.
     pub fn path(&self) -> &[u8] {

@@ -23,5 +23,6 @@ pub mod tls;
 pub mod transport;
 pub mod tunnel;
 pub mod upstream;
+pub mod websocket;
 
 pub use control::{WorkerError, run};

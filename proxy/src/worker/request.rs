@@ -15,7 +15,7 @@ use super::message::{BodyLength, RequestHead, ResponseHead, Upgrade};
 use super::page::Page;
 use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, Progress, relay};
 use super::table::{Host, Replace, Route, normal_host, normal_path};
-use super::tunnel::End;
+use super::tunnel::{End, Inside};
 use super::upstream::balance::Tried;
 use super::upstream::exchange::{Exchange, Request, UpstreamError};
 use super::upstream::{Member, Pool};
@@ -46,6 +46,7 @@ pub struct Switch {
     pub upstream: End,
     /// The upstream's 101.
     pub head: ResponseHead,
+    pub inside: Inside,
 }
 
 /// Serves one request. Everything that goes wrong ends in an answer or in a cut response, and in
@@ -314,7 +315,8 @@ async fn attempt<D: Downstream>(
             member.upstream.succeeded();
             match exchange.into_tunnel() {
                 Some(upstream) => {
-                    Attempt::Ended(Outcome::Switched(Box::new(Switch { upstream, head })))
+                    let inside = Inside::of(request.head.upgrade.as_ref());
+                    Attempt::Ended(Outcome::Switched(Box::new(Switch { upstream, head, inside })))
                 }
                 None => Attempt::Answer(Page::BAD_GATEWAY),
             }

@@ -42,6 +42,8 @@ impl Drop for Entered<'_> {
 pub struct ThreadStats {
     pub accepted: Count,
     pub connections: Count,
+    pub connections_http1: Count,
+    pub connections_http2: Count,
     pub tunnels: Count,
     pub handshake_failures: Count,
     pub requests_http1: Count,
@@ -58,6 +60,8 @@ impl ThreadStats {
     pub fn add_to(&self, sum: &mut WorkerStats) {
         sum.accepted += self.accepted.get();
         sum.connections += self.connections.get();
+        sum.connections_http1 += self.connections_http1.get();
+        sum.connections_http2 += self.connections_http2.get();
         sum.tunnels += self.tunnels.get();
         sum.handshake_failures += self.handshake_failures.get();
         sum.requests_http1 += self.requests_http1.get();

@@ -12,8 +12,9 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::drain::{DrainWatch, Phase};
 use super::http2::body::{Receiving, Sending};
-use super::message::Part;
+use super::message::{Part, Upgrade};
 use super::transport::{Transport, poll_read_some};
+use super::websocket::{Frames, close_to_client, close_to_server};
 
 /// Bytes read at once, and held for an end that does not take them.
 const CHUNK: usize = 16 * 1024;
@@ -25,6 +26,20 @@ pub enum End {
     Stream { transport: Transport, before: BytesMut, unflushed: bool },
     /// A stream of an HTTP/2 connection (extended CONNECT).
     Http2 { sending: Sending, receiving: Receiving },
+}
+
+/// What goes through a tunnel, as far as it matters for its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    WebSocket,
+    /// Bytes in which nobody but the ends can say anything.
+    Unknown,
+}
+
+impl Inside {
+    pub fn of(upgrade: Option<&Upgrade>) -> Self {
+        if upgrade.is_some_and(Upgrade::is_websocket) { Inside::WebSocket } else { Inside::Unknown }
+    }
 }
 
 #[derive(Debug)]
@@ -41,6 +56,8 @@ struct Direction {
     buffer: BytesMut,
     moved: u64,
     state: Flow,
+    /// None where nobody knows where a message ends.
+    frames: Option<Frames>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -59,18 +76,30 @@ pub struct Moved {
 }
 
 impl Tunnel {
-    pub fn new(client: End, upstream: End) -> Self {
+    pub fn new(client: End, upstream: End, inside: Inside) -> Self {
         Tunnel {
             client,
             upstream,
-            to_upstream: Direction::default(),
-            to_client: Direction::default(),
+            to_upstream: Direction::of(inside),
+            to_client: Direction::of(inside),
         }
     }
 
     /// Moves bytes until both ends are done, one of them fails, nothing moved for `idle`, or the
-    /// drain says that tunnels end.
+    /// drain says that tunnels end. A WebSocket ends with a close frame to both ends then.
     pub async fn run(mut self, idle: Duration, drain: &DrainWatch) -> Moved {
+        self.run_until_drained(idle, drain).await;
+        if drain.is_at(Phase::CloseTunnels) {
+            poll_fn(|cx| match self.poll_goodbye(cx) {
+                Poll::Ready(_) => Poll::Ready(()),
+                Poll::Pending => drain.poll(cx, Phase::CloseAll),
+            })
+            .await;
+        }
+        Moved { to_client: self.to_client.moved }
+    }
+
+    async fn run_until_drained(&mut self, idle: Duration, drain: &DrainWatch) {
         let mut timer = pin!(sleep(idle));
         poll_fn(|cx| {
             let before = self.moved();
@@ -81,10 +110,25 @@ impl Tunnel {
             if ended.is_ready() || is_over(timer.as_mut(), cx) {
                 return Poll::Ready(());
             }
-            drain.poll(cx, Phase::CloseAll)
+            drain.poll(cx, Phase::CloseTunnels)
         })
         .await;
-        Moved { to_client: self.to_client.moved }
+    }
+
+    /// Ready when both ends were told and the client has hung up: to close a socket with bytes that
+    /// nobody has read resets it, and the goodbye would be lost.
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (client, upstream) = (&mut self.client, &mut self.upstream);
+        let up = self.to_upstream.poll_goodbye(client, upstream, close_to_server, cx)?;
+        let down = self.to_client.poll_goodbye(upstream, client, close_to_client, cx)?;
+        if up.is_pending() || down.is_pending() {
+            return Poll::Pending;
+        }
+        let mut unwanted = BytesMut::new();
+        while ready!(self.client.poll_read(cx, &mut unwanted))? > 0 {
+            unwanted.clear();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn moved(&self) -> u64 {
@@ -103,6 +147,51 @@ fn is_over(timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> bool {
 }
 
 impl Direction {
+    fn of(inside: Inside) -> Self {
+        let frames = (inside == Inside::WebSocket).then(Frames::default);
+        Direction { frames, ..Direction::default() }
+    }
+
+    /// Moves the rest of the frame that is on its way, and puts `close` behind it. At once where
+    /// there are no frames.
+    fn poll_goodbye(
+        &mut self,
+        from: &mut End,
+        to: &mut End,
+        close: fn() -> Vec<u8>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while self.state == Flow::Open {
+            ready!(self.poll_empty(to, cx))?;
+            match &self.frames {
+                None => return Poll::Ready(Ok(())),
+                Some(frames) if frames.is_between() => {
+                    self.buffer.extend_from_slice(&close());
+                    self.state = Flow::Ending;
+                }
+                Some(_) => ready!(self.poll_fill(from, cx))?,
+            }
+        }
+        self.poll_move(from, to, cx)
+    }
+
+    fn poll_empty(&mut self, to: &mut End, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            self.moved += ready!(to.poll_write(cx, &mut self.buffer))? as u64;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_fill(&mut self, from: &mut End, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if ready!(from.poll_read(cx, &mut self.buffer))? == 0 {
+            self.state = Flow::Ending;
+        }
+        if let Some(frames) = &mut self.frames {
+            frames.pass(&self.buffer);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_move(
         &mut self,
         from: &mut End,
@@ -110,14 +199,10 @@ impl Direction {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            while !self.buffer.is_empty() {
-                self.moved += ready!(to.poll_write(cx, &mut self.buffer))? as u64;
-            }
+            ready!(self.poll_empty(to, cx))?;
             match self.state {
-                Flow::Open => match from.poll_read(cx, &mut self.buffer) {
-                    Poll::Ready(Ok(0)) => self.state = Flow::Ending,
-                    Poll::Ready(Ok(_)) => {}
-                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Flow::Open => match self.poll_fill(from, cx)? {
+                    Poll::Ready(()) => {}
                     Poll::Pending => {
                         // What went out before may still sit in the TLS layer.
                         let _ = to.poll_flush(cx)?;

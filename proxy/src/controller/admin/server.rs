@@ -290,8 +290,12 @@ mod tests {
             let directory = tempfile::tempdir().expect("tempdir");
             let socket = ControlSocket::claim(&directory.path().join("s")).expect("claim");
             let (orders_sender, orders) = mpsc::channel(1);
-            let fleet =
-                Fleet { active: Handle::silent(), draining: vec![], listeners: Arc::default() };
+            let fleet = Fleet {
+                active: Handle::silent(),
+                canary: None,
+                draining: vec![],
+                listeners: Arc::default(),
+            };
             let sources = Sources {
                 started: SystemTime::UNIX_EPOCH,
                 steering: Arc::new(Steering::Inherit { why: "a test".to_owned() }),

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use super::answers::{Certificate, Reloaded, Routes, Status, Upstream};
+use super::answers::{Certificate, Generation, Handoff, Reloaded, Routes, Status, Upstream};
+use crate::protocol::frame::WorkerStats;
 
 const GAP: &str = "  ";
 
@@ -26,26 +27,78 @@ pub fn status(status: &Status) -> String {
     };
     let _ = writeln!(text, "handoff   {}: {}\n", status.handoff.mode, status.handoff.why);
 
-    let header = ["GENERATION", "STATE", "PID", "SINCE", "CONNECTIONS", "REQUESTS", "DEATHS"];
-    let rows = status.generations.iter().map(|generation| {
-        let requests = generation.counters.as_ref().map(|c| c.requests_http1 + c.requests_http2);
-        [
-            generation.id.to_string(),
-            generation.state.clone(),
-            or_dash(generation.pid),
-            generation.started.clone(),
-            or_dash(generation.connections),
-            or_dash(requests),
-            generation.deaths.to_string(),
-        ]
-    });
-    text.push_str(&align(header, rows));
+    text.push_str(&generations(&status.generations));
     for generation in &status.generations {
         if let Some(reason) = &generation.last_death {
             let _ = writeln!(text, "last death in generation {}: {reason}", generation.id);
         }
     }
+    if !status.last_handoffs.is_empty() {
+        text.push('\n');
+        text.push_str(&handoffs(&status.last_handoffs));
+    }
     text
+}
+
+fn generations(generations: &[Generation]) -> String {
+    let header = [
+        "GENERATION",
+        "STATE",
+        "PID",
+        "SINCE",
+        "HTTP/1.1",
+        "HTTP/2",
+        "TUNNELS",
+        "REQUESTS",
+        "SELECTED",
+        "MIGRATED",
+        "DEATHS",
+    ];
+    let rows = generations.iter().map(|generation| {
+        let counted =
+            |count: fn(&WorkerStats) -> u64| or_dash(generation.counters.as_ref().map(count));
+        [
+            generation.id.to_string(),
+            generation.state.clone(),
+            or_dash(generation.pid),
+            generation.started.clone(),
+            counted(|c| c.connections_http1),
+            counted(|c| c.connections_http2),
+            counted(|c| c.tunnels),
+            counted(|c| c.requests_http1 + c.requests_http2),
+            or_dash(generation.selected),
+            or_dash(generation.migrated),
+            generation.deaths.to_string(),
+        ]
+    });
+    align(header, rows)
+}
+
+fn handoffs(handoffs: &[Handoff]) -> String {
+    let header = [
+        "HANDOFF", "KIND", "FROM", "TO", "STARTED", "READY", "FLIP", "CLOSED", "MIGRATED",
+        "OUTCOME",
+    ];
+    let ms = |time: Option<u64>| or_dash(time.map(|ms| format!("{ms} ms")));
+    let rows = handoffs.iter().map(|handoff| {
+        let outcome = match &handoff.error {
+            Some(error) => format!("{}: {error}", handoff.outcome),
+            None => handoff.outcome.clone(),
+        };
+        [
+            handoff.id.to_string(),
+            handoff.kind.clone(),
+            handoff.from.to_string(),
+            handoff.to.to_string(),
+            handoff.started.clone(),
+            ms(handoff.ms_to_ready),
+            ms(handoff.ms_to_flip),
+            ms(handoff.ms_to_close),
+            or_dash(handoff.migrated),
+            outcome,
+        ]
+    });
+    align(header, rows)
 }
 
 pub fn routes(routes: &Routes) -> String {

@@ -18,7 +18,7 @@ use crate::worker::local::{Local, Peer};
 use crate::worker::message::{BodyLength, Part, RequestHead, ResponseHead};
 use crate::worker::page::Page;
 use crate::worker::relay::{ClientError, Downstream};
-use crate::worker::request::{self, Outcome};
+use crate::worker::request::{self, Outcome, Switch};
 use crate::worker::transport::Transport;
 use crate::worker::tunnel::{End, Tunnel};
 
@@ -41,7 +41,7 @@ enum Next {
     Close,
     /// Without a goodbye: the response was cut short.
     Abort,
-    Tunnel(Box<End>),
+    Tunnel(Box<Switch>),
 }
 
 impl Connection {
@@ -52,7 +52,9 @@ impl Connection {
 
     /// Serves requests until either side ends the connection.
     pub async fn serve(mut self) {
-        let drain = self.local.drain.watch();
+        let local = self.local.clone();
+        let open = local.stats.connections_http1.enter();
+        let drain = local.drain.watch();
         loop {
             let Some(request) = self.next_request(&drain).await else { return };
             let next = tokio::select! {
@@ -64,16 +66,19 @@ impl Connection {
                 Next::Request => {}
                 Next::Close => return self.close().await,
                 Next::Abort => return,
-                Next::Tunnel(upstream) => return self.tunnel(*upstream, &drain).await,
+                Next::Tunnel(switch) => {
+                    drop(open);
+                    return self.tunnel(*switch, &drain).await;
+                }
             }
         }
     }
 
-    async fn tunnel(self, upstream: End, drain: &DrainWatch) {
+    async fn tunnel(self, switch: Switch, drain: &DrainWatch) {
         let _tunnels = self.local.stats.tunnels.enter();
         let client = End::stream(self.io.transport, self.io.input);
         let idle = self.local.settings.timeouts.tunnel_idle;
-        Tunnel::new(client, upstream).run(idle, drain).await;
+        Tunnel::new(client, switch.upstream, switch.inside).run(idle, drain).await;
     }
 
     /// Waits for the next request head. `None` when the connection is over.
@@ -138,7 +143,7 @@ impl Connection {
             Outcome::Switched(switch) => {
                 let limit = self.local.settings.timeouts.send_idle;
                 match timeout(limit, client.send_switch(&switch.head)).await {
-                    Ok(Ok(())) => Next::Tunnel(Box::new(switch.upstream)),
+                    Ok(Ok(())) => Next::Tunnel(switch),
                     Ok(Err(_)) | Err(_) => Next::Abort,
                 }
             }

@@ -57,6 +57,7 @@ impl Connection {
     pub async fn serve(self) {
         let Connection { local, peer, output, io, tunnels } = self;
         let Some(connection) = handshake(&local, &output, io).await else { return };
+        let _open = local.stats.connections_http2.enter();
         let stream = |request, respond| {
             serve_stream(local.clone(), peer.clone(), tunnels.clone(), request, respond)
         };
@@ -289,7 +290,7 @@ async fn serve_stream(
             let _held = Held::enter(&tunnels);
             let drain = local.drain.watch();
             let idle = local.settings.timeouts.tunnel_idle;
-            Tunnel::new(end, switch.upstream).run(idle, &drain).await;
+            Tunnel::new(end, switch.upstream, switch.inside).run(idle, &drain).await;
         }
     }
 }

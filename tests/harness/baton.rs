@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::binaries::baton_binary;
 use crate::config::Config;
 use crate::curl::Curl;
+use crate::namespace::Namespace;
 use crate::wait::until;
 
 /// For start, stop and every change to be seen.
@@ -41,10 +42,19 @@ impl Baton {
         baton
     }
 
+    /// As [`Baton::start`], in a network namespace.
+    pub async fn start_in(namespace: &Namespace, config: Config) -> Self {
+        let directory = directory_with(&config);
+        let path = directory.path().to_owned();
+        let child = namespace.run(move || run(&path));
+        let mut baton = Baton { directory, child, http: None, https: None };
+        baton.wait_ready().await;
+        baton
+    }
+
     /// Starts it without waiting, for one that is not to become ready.
     pub fn spawn(config: &Config) -> Self {
-        let directory = tempfile::Builder::new().prefix("baton-test-").tempdir().expect("temp dir");
-        write_config(directory.path(), config);
+        let directory = directory_with(config);
         let child = run(directory.path());
         Baton { directory, child, http: None, https: None }
     }
@@ -263,6 +273,12 @@ impl Drop for Baton {
             eprintln!("--- what baton said\n{}---", self.stderr());
         }
     }
+}
+
+fn directory_with(config: &Config) -> TempDir {
+    let directory = tempfile::Builder::new().prefix("baton-test-").tempdir().expect("temp dir");
+    write_config(directory.path(), config);
+    directory
 }
 
 fn run(directory: &Path) -> Child {

@@ -17,6 +17,18 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// # Panics
 /// When the connection is not closed in time.
 pub async fn exchange(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
+    exchange_within(LIMIT, address, bytes).await
+}
+
+/// As [`exchange`], with a limit of its own.
+///
+/// # Panics
+/// As [`exchange`].
+pub async fn exchange_within(
+    limit: Duration,
+    address: SocketAddr,
+    bytes: impl AsRef<[u8]>,
+) -> String {
     let answer = async {
         let mut stream = TcpStream::connect(address).await.expect("baton listens");
         // It may close before it has read all: what it answered counts.
@@ -25,7 +37,7 @@ pub async fn exchange(address: SocketAddr, bytes: impl AsRef<[u8]>) -> String {
         drop(stream.read_to_end(&mut answer).await);
         answer
     };
-    let answer = tokio::time::timeout(LIMIT, answer).await;
+    let answer = tokio::time::timeout(limit, answer).await;
     String::from_utf8_lossy(&answer.expect("baton closes the connection")).into_owned()
 }
 

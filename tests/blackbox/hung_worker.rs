@@ -1,0 +1,79 @@
+//! A worker that hangs while listeners change hands: what waits in its queues moves on.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use baton_tests::{exchange_within, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::task::JoinSet;
+
+use crate::PLAIN;
+use crate::stage::{LIMIT, Mode, Stage, get, in_modes};
+
+in_modes! {
+    both:;
+    ebpf:
+    a_hung_worker_that_is_killed_loses_nobody_of_its_queue,
+    a_hung_worker_loses_its_queue_to_the_next_one_in_the_end
+}
+
+const WAITING: usize = 100;
+/// Longer than baton waits for a worker that hangs.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+async fn a_hung_worker_that_is_killed_loses_nobody_of_its_queue(mode: Mode) {
+    let stage = Stage::start(mode).await;
+    let (hung, clients) = hang_with_a_queue(&stage).await;
+    stage.hand_over(&stage.with_streams(50));
+    kill(hung, Signal::SIGKILL).expect("it is stopped");
+    all_are_answered(clients).await;
+    assert_eq!(stage.active()["migrated"], WAITING);
+    stage.draining_at_most(0).await;
+}
+
+/// Nobody kills it: after 15 s the controller shuts its sockets down under it.
+async fn a_hung_worker_loses_its_queue_to_the_next_one_in_the_end(mode: Mode) {
+    let stage = Stage::start(mode).await;
+    let (hung, clients) = hang_with_a_queue(&stage).await;
+    stage.hand_over(&stage.with_streams(50));
+    stage.baton.wait_said("does not close its listeners").await;
+    all_are_answered(clients).await;
+    assert_eq!(stage.active()["migrated"], WAITING);
+    kill(hung, Signal::SIGCONT).expect("it is stopped");
+    stage.draining_at_most(0).await;
+}
+
+/// A worker that is stopped, and clients that wait in its accept queues.
+async fn hang_with_a_queue(stage: &Stage) -> (Pid, JoinSet<String>) {
+    let worker = Pid::from_raw(stage.baton.worker_pid());
+    kill(worker, Signal::SIGSTOP).expect("it is running");
+    let address = stage.baton.http_address();
+    let mut clients = JoinSet::new();
+    for _ in 0..WAITING {
+        clients.spawn(exchange_within(PATIENCE, address, get(PLAIN)));
+    }
+    until("a full queue", LIMIT, async || (waiting(address) == WAITING as u64).then_some(())).await;
+    (worker, clients)
+}
+
+async fn all_are_answered(clients: JoinSet<String>) {
+    let answers = clients.join_all().await;
+    assert_eq!(answers.len(), WAITING);
+    assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200 ")), "{answers:?}");
+}
+
+/// Connections in the accept queues of an address: the receive queue of a listening socket
+/// (Documentation/networking/proc_net_tcp.rst).
+fn waiting(address: SocketAddr) -> u64 {
+    let SocketAddr::V4(address) = address else { panic!("{address}: tests listen on IPv4") };
+    let [a, b, c, d] = address.ip().octets();
+    let local = format!("{:08X}:{:04X}", u32::from_le_bytes([a, b, c, d]), address.port());
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc is mounted");
+    let listening = table.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_it = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"0A");
+        is_it.then(|| fields[4].split_once(':').map(|(_, queue)| queue.to_owned()))?
+    });
+    listening.map(|queue| u64::from_str_radix(&queue, 16).expect("hexadecimal")).sum()
+}

@@ -221,25 +221,44 @@ impl IdleConnection {
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: plain.test\r\n\r\n";
 
     pub async fn open(address: SocketAddr) -> Self {
-        let mut stream = TcpStream::connect(address).await.expect("baton listens");
-        stream.write_all(Self::REQUEST.as_bytes()).await.expect("send");
+        let stream = TcpStream::connect(address).await.expect("baton listens");
+        let mut connection = IdleConnection(stream);
+        let answer = connection.ask().await;
+        assert!(!says_close(&answer), "{answer}");
+        connection
+    }
+
+    /// One request and its answer.
+    pub async fn ask(&mut self) -> String {
+        self.0.write_all(Self::REQUEST.as_bytes()).await.expect("send");
         let mut answer = String::new();
         // The upstream's body is one line.
         while answer.split_once("\r\n\r\n").is_none_or(|(_, body)| !body.ends_with('\n')) {
             let mut buffer = [0; 4096];
-            let length = stream.read(&mut buffer).await.expect("an answer");
+            let length = self.0.read(&mut buffer).await.expect("an answer, not a reset");
             assert!(length > 0, "closed after {answer}");
             answer.push_str(&String::from_utf8_lossy(&buffer[..length]));
         }
-        assert!(!answer.to_lowercase().contains("connection: close"), "{answer}");
-        IdleConnection(stream)
-    }
-
-    /// Sends one more, and returns everything up to the end of the stream.
-    pub async fn last_request(mut self) -> String {
-        self.0.write_all(Self::REQUEST.as_bytes()).await.expect("send");
-        let mut answer = String::new();
-        self.0.read_to_string(&mut answer).await.expect("an answer, not a reset");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
         answer
     }
+
+    /// Sends one more, and returns everything up to the end of the stream; none where it has ended
+    /// already.
+    pub async fn last_request(mut self) -> Option<String> {
+        // A connection that has had its last answer may take no more.
+        drop(self.0.write_all(Self::REQUEST.as_bytes()).await);
+        let mut answer = String::new();
+        match self.0.read_to_string(&mut answer).await {
+            Ok(0) => None,
+            // Closed by an orderly end before: the request was answered by a reset.
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => None,
+            Ok(_) => Some(answer),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+pub fn says_close(answer: &str) -> bool {
+    answer.to_lowercase().contains("\r\nconnection: close\r\n")
 }

@@ -1,5 +1,6 @@
 //! Black-box tests of the built baton. Each is named by what it claims.
 
+mod acme;
 mod bodies;
 mod canary;
 mod command_line;

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use baton_load::Upstream;
-use baton_tests::{Baton, Config, until};
+use baton_tests::{Baton, Config, self_signed, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -182,13 +182,6 @@ async fn a_host_beyond_the_certificate_of_the_connection_is_misdirected() {
 /// `cert.pem` and `key.pem` of a self-signed certificate for this name.
 fn own_certificate(name: &str) -> tempfile::TempDir {
     let directory = tempfile::tempdir().expect("temp dir");
-    let output = Command::new("openssl")
-        .args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"])
-        .args(["-subj", &format!("/CN={name}"), "-addext", &format!("subjectAltName=DNS:{name}")])
-        .args(["-days", "2", "-keyout", "key.pem", "-out", "cert.pem"])
-        .current_dir(directory.path())
-        .output()
-        .expect("openssl is installed");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    self_signed(directory.path(), name);
     directory
 }

@@ -70,6 +70,13 @@ impl Baton {
         self.child = run(self.directory());
     }
 
+    /// The same with another configuration, once it serves.
+    pub async fn start_again(&mut self, config: &Config) {
+        self.write_config(config);
+        self.start_controller();
+        self.wait_ready().await;
+    }
+
     /// The pids of workers that a controller that died has left.
     pub fn left_workers(&self) -> Vec<i32> {
         let directory = self.directory().join("control.sock.workers");
@@ -174,6 +181,10 @@ impl Baton {
         self.ask("GET", "/routes").expect("the admin socket answers")
     }
 
+    pub fn certs_json(&self) -> Value {
+        self.ask("GET", "/certs").expect("the admin socket answers")
+    }
+
     fn ask(&self, method: &str, path: &str) -> Option<Value> {
         let mut stream = UnixStream::connect(self.control_socket()).ok()?;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: baton\r\nConnection: close\r\n\r\n");
@@ -243,6 +254,11 @@ impl Baton {
 
     /// SIGTERM, and its end.
     pub async fn stop(mut self) -> ExitStatus {
+        self.stop_for_now().await
+    }
+
+    /// The same, for one that is to be started again.
+    pub async fn stop_for_now(&mut self) -> ExitStatus {
         self.signal(Signal::SIGTERM);
         self.ended().await
     }

@@ -59,6 +59,7 @@ fn missing(need_dockerd: bool) -> Vec<&'static str> {
         without("openssl", "openssl"),
         without("h2load", "nghttp2-client"),
         without("ip", "iproute2"),
+        without("pebble", "pebble"),
     ];
     [docker.or(dockerd), busybox].into_iter().chain(rest).flatten().collect()
 }

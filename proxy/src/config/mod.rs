@@ -1,6 +1,7 @@
 //! The configuration: what was typed (TOML) becomes what it means ([`Config`]) in one step, with
 //! every mistake reported at once. No other part of the program sees raw input.
 
+mod acme;
 mod mistake;
 mod nearest;
 mod reader;
@@ -13,6 +14,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use acme::{Acme, ChallengeKind, Directory, KeyKind};
 pub use mistake::{Mistake, Mistakes, Position};
 pub use upstream::UpstreamError;
 pub use value::time_span;
@@ -79,6 +81,7 @@ pub struct Config {
     /// Everything that a worker is started with: threads, timeouts, limits, TLS policy, log.
     pub worker: WorkerSettings,
     pub drain: Drain,
+    pub acme: Acme,
     /// `[[tls.certificate]]`
     pub certificates: Vec<CertificateFiles>,
     /// `[[route]]`
@@ -95,6 +98,7 @@ impl Default for Config {
             docker: Docker::default(),
             worker: default_worker(),
             drain: Drain::default(),
+            acme: Acme::default(),
             certificates: Vec::new(),
             routes: Vec::new(),
         }
@@ -190,9 +194,11 @@ pub struct StaticUpstream {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum RouteTls {
     /// A certificate file that covers the name, else the local CA for names that no public CA
-    /// signs, else none.
+    /// signs, else one that is ordered where `[acme]` says so, else none.
     #[default]
     Auto,
+    /// Ordered, whatever the name.
+    Acme,
     /// The local CA, whatever the name.
     Local,
     /// Plain HTTP alone.

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use toml::Spanned;
 
-use super::reader::{Problem, Section};
+use super::reader::Section;
 use super::{
     CertificateFiles, Config, Docker, Drain, HandoffWish, Listen, RouteTls, StaticRoute,
-    StaticUpstream, value,
+    StaticUpstream, acme, value,
 };
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::settings::{
@@ -26,6 +26,7 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
         tls(section, &mut config.worker.tls);
         config.certificates = certificates(section);
     });
+    root.table("acme", |section| acme::acme(section, &mut config.acme));
     root.table("drain", |section| drain(section, &mut config.drain));
     root.table("log", |section| log(section, &mut config.worker));
     root.table("timeouts", |section| timeouts(section, &mut config.worker.timeouts));
@@ -183,7 +184,7 @@ fn route(section: &mut Section<'_, '_, '_>) -> Option<StaticRoute> {
     });
     let replace_prefix = replace_prefix(section, &path);
     let upstreams = upstreams(section);
-    let tls = section.optional("tls", route_tls).unwrap_or_default();
+    let tls = section.optional("tls", value::one_of(ROUTE_TLS)).unwrap_or_default();
     Some(StaticRoute { host: host?, path, replace_prefix, upstreams, tls })
 }
 
@@ -210,10 +211,5 @@ fn upstreams(section: &mut Section<'_, '_, '_>) -> Vec<StaticUpstream> {
     list.into_iter().map(Spanned::into_inner).collect()
 }
 
-fn route_tls(value: &toml::de::DeValue<'_>) -> Result<RouteTls, Problem> {
-    const CHOICES: &[(&str, RouteTls)] = &[("local", RouteTls::Local), ("off", RouteTls::Off)];
-    if value.as_str() == Some("acme") {
-        return Err("\"acme\" is not in this version: \"local\", \"off\", or left out".into());
-    }
-    value::one_of(CHOICES)(value)
-}
+const ROUTE_TLS: &[(&str, RouteTls)] =
+    &[("acme", RouteTls::Acme), ("local", RouteTls::Local), ("off", RouteTls::Off)];

@@ -55,6 +55,18 @@ fn every_key_is_read() {
         cert = "/a.pem"
         key = "/a.key"
 
+        [acme]
+        agree_tos = true
+        email = "root@example.com"
+        directory = ["letsencrypt-staging", "https://ca.example.com/directory"]
+        ca_file = "/ca.pem"
+        challenges = ["tls-alpn-01"]
+        automatic = false
+        allow = ["*.example.com"]
+        deny = ["x.example.com"]
+        profile = "shortlived"
+        key = "rsa-3072"
+
         [drain]
         limit = "1m"
         tunnel_limit = "2m"
@@ -100,6 +112,23 @@ fn every_key_is_read() {
     assert!(config.worker.tls.strict_sni);
     let files = CertificateFiles { cert: "/a.pem".into(), key: "/a.key".into() };
     assert_eq!(config.certificates, [files]);
+    let directory = |url: &str| Directory { url: url.to_owned() };
+    let want = Acme {
+        agree_tos: true,
+        email: Some("root@example.com".into()),
+        directories: vec![
+            directory("https://acme-staging-v02.api.letsencrypt.org/directory"),
+            directory("https://ca.example.com/directory"),
+        ],
+        ca_file: Some("/ca.pem".into()),
+        challenges: vec![ChallengeKind::TlsAlpn01],
+        automatic: false,
+        allow: vec![HostPattern::Leading(".example.com".into())],
+        deny: vec![HostPattern::Exact("x.example.com".into())],
+        profile: Some("shortlived".into()),
+        key: KeyKind::Rsa3072,
+    };
+    assert_eq!(config.acme, want);
     assert_eq!(config.drain.limit, Duration::from_secs(60));
     assert_eq!(config.drain.tunnel_limit, Duration::from_secs(120));
     assert_eq!(config.worker.access_log, AccessLog::Json);
@@ -164,7 +193,6 @@ fn each_mistake_has_its_sentence() {
         ),
         ("limits.stream = 1", "1: limits.stream: unknown key; did you mean `streams`?"),
         ("[limit]", "1: limit: unknown key; did you mean `limits`?"),
-        ("[acme]\nagree_tos = true", "1: acme: not in this version"),
         ("[listen]\nadmin = []", "2: listen.admin: not in this version"),
         // Types.
         ("state_dir = 1", "1: state_dir: expected a string, found integer"),
@@ -219,6 +247,25 @@ fn each_mistake_has_its_sentence() {
             "limits.body_bytes = \"1GB\"",
             "1: limits.body_bytes: `1GB` is not a size: expected bytes, or as \"32KiB\", \"1MiB\", \"1GiB\"",
         ),
+        (
+            "acme.directory = \"letsencrpt\"",
+            "1: acme.directory: `letsencrpt` is neither an https URL nor one of \"letsencrypt\", \"letsencrypt-staging\", \"zerossl\", \"google\"",
+        ),
+        (
+            "acme.directory = \"http://ca.example.com/dir\"",
+            "1: acme.directory: `http://ca.example.com/dir` is neither an https URL nor one of \"letsencrypt\", \"letsencrypt-staging\", \"zerossl\", \"google\"",
+        ),
+        ("acme.directory = []", "1: acme.directory: empty"),
+        (
+            "acme.directory = [\"zerossl\", \"zerossl\"]",
+            "1: acme.directory: names one of them twice",
+        ),
+        (
+            "acme.challenges = [\"http01\"]",
+            "1: acme.challenges: `http01` is not one of \"http-01\", \"tls-alpn-01\"; did you mean `http-01`?",
+        ),
+        ("acme.email = \"root\"", "1: acme.email: `root` is not an e-mail address"),
+        ("acme.ca_file = \"ca.pem\"", "1: acme.ca_file: `ca.pem` is not an absolute path"),
         // Between keys.
         (
             "listen.http = [\"[::]:443\"]",
@@ -263,12 +310,8 @@ fn each_mistake_of_a_route_has_its_sentence() {
             "3: route.upstreams: 127.0.0.1:1 is there twice",
         ),
         (
-            "host = \"a\"\nupstreams = [\"127.0.0.1:1\"]\ntls = \"acme\"",
-            "4: route.tls: \"acme\" is not in this version: \"local\", \"off\", or left out",
-        ),
-        (
             "host = \"a\"\nupstreams = [\"127.0.0.1:1\"]\ntls = \"locl\"",
-            "4: route.tls: `locl` is not one of \"local\", \"off\"; did you mean `local`?",
+            "4: route.tls: `locl` is not one of \"acme\", \"local\", \"off\"; did you mean `local`?",
         ),
         (
             "host = \"a\"\nupstream = [\"127.0.0.1:1\"]",

@@ -28,6 +28,8 @@ use crate::protocol::snapshot::Snapshot;
 
 /// Generations that may be alive at a time. One more, and the oldest is told to hurry.
 const MOST_ALIVE: usize = 4;
+/// For a worker that is ready to take the newest snapshot.
+const CATCH_UP_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 /// What the oldest may take then.
 const HURRY: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -383,6 +385,7 @@ impl Generations {
             (Progress::Started(Err(error)), _) => return Some(self.failed(entry, &error)),
             (Progress::Started(Ok(worker)), _) => {
                 self.note_ready(&worker, &entry);
+                self.catch_up(&worker).await;
                 if let Some(plan) = canary {
                     let phase = self.try_out(worker, &plan, &entry).await;
                     self.under_way = Some(UnderWay { phase, listeners, canary, entry, drain });
@@ -421,6 +424,15 @@ impl Generations {
             status.pid.unwrap_or_default(),
             status.ready_after.as_millis()
         ));
+    }
+
+    /// What was published while it started is there before its first connection: a CA may have been
+    /// told to look.
+    async fn catch_up(&self, worker: &Worker) {
+        let newest = self.common.ground.snapshots.borrow().version;
+        if !worker.handle().applied(newest, CATCH_UP_LIMIT).await {
+            tracing::warn!("generation {} does not take snapshot {newest}", self.common.last_id);
+        }
     }
 
     async fn try_out(&self, worker: Worker, plan: &Plan, entry: &Entry) -> Phase {

@@ -2,27 +2,32 @@
 //! changes to the log.
 
 use std::collections::HashSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
 use super::admin::server::View;
+use super::certificates::acme::{Stock, Wishes};
 use super::certificates::{Assembled, Certificates, Problem, Wanted};
 use super::changes::{changes, fresh};
 use super::docker::Containers;
 use super::probe::Target;
-use super::routes::{self, Inputs, Table};
+use super::routes::{self, HostEntry, Inputs, Table, UpstreamState};
 use super::ticket_keys::TicketKeys;
 use super::view;
-use crate::config::{CertificateFiles, StaticRoute};
+use crate::config::{Config, StaticRoute};
 use crate::protocol::snapshot::Snapshot;
 
 /// What stands still between two events, and what was published last.
 pub struct Publisher {
     certificates: Certificates,
+    stock: watch::Receiver<Arc<Stock>>,
     ticket_keys: TicketKeys,
     routes: Vec<StaticRoute>,
+    /// Roots that CAs' own endpoints are trusted by.
+    ca_file: Option<PathBuf>,
     prefer_ipv6: bool,
     table: Table,
     problems: Vec<String>,
@@ -32,6 +37,7 @@ pub struct Publisher {
     held: bool,
     snapshot: watch::Sender<Arc<Snapshot>>,
     view: watch::Sender<Arc<View>>,
+    wishes: watch::Sender<Arc<Wishes>>,
 }
 
 impl Publisher {
@@ -39,15 +45,18 @@ impl Publisher {
     /// then.
     pub fn new(
         certificates: Certificates,
+        stock: watch::Receiver<Arc<Stock>>,
         ticket_keys: TicketKeys,
-        routes: Vec<StaticRoute>,
+        config: &Config,
         prefer_ipv6: bool,
         snapshot: Snapshot,
     ) -> Self {
         Publisher {
             certificates,
+            stock,
             ticket_keys,
-            routes,
+            routes: config.routes.clone(),
+            ca_file: config.acme.ca_file.clone(),
             prefer_ipv6,
             table: Table::default(),
             problems: Vec::new(),
@@ -55,6 +64,7 @@ impl Publisher {
             held: false,
             snapshot: watch::Sender::new(Arc::new(snapshot)),
             view: watch::Sender::default(),
+            wishes: watch::Sender::default(),
         }
     }
 
@@ -64,6 +74,11 @@ impl Publisher {
 
     pub fn views(&self) -> watch::Receiver<Arc<View>> {
         self.view.subscribe()
+    }
+
+    /// What is to be ordered and kept.
+    pub fn wishes(&self) -> watch::Receiver<Arc<Wishes>> {
+        self.wishes.subscribe()
     }
 
     /// The table that was published last.
@@ -100,13 +115,11 @@ impl Publisher {
     }
 
     /// What of the configuration goes live in place. Takes effect with the next publish.
-    pub fn configure(
-        &mut self,
-        routes: Vec<StaticRoute>,
-        files: &[CertificateFiles],
-    ) -> Vec<Problem> {
-        self.routes = routes;
-        self.certificates.set_files(files)
+    pub fn configure(&mut self, config: &Config) -> Vec<Problem> {
+        self.routes.clone_from(&config.routes);
+        self.ca_file.clone_from(&config.acme.ca_file);
+        self.certificates.set_acme(config.acme.clone());
+        self.certificates.set_files(&config.certificates)
     }
 
     /// Rebuilds everything from what is known, and publishes what differs. Returns the changes, one
@@ -119,13 +132,15 @@ impl Publisher {
             incumbents: &self.table.incumbents,
             prefer_ipv6: self.prefer_ipv6,
         });
-        let assembled = self.assemble(&table);
+        let stock = self.stock.borrow().clone();
+        let assembled = self.assemble(&table, &stock);
         if self.ticket_keys.rotate(SystemTime::now()) {
             tracing::info!("TLS session tickets have a new key");
         }
         if !self.held {
-            self.send_snapshot(&table, &assembled);
+            self.send_snapshot(&table, &assembled, &stock);
         }
+        self.send_wishes(&assembled);
         self.view.send_replace(Arc::new(view::of(containers, &table, &assembled)));
 
         let changes = changes(&self.table, &table);
@@ -135,22 +150,39 @@ impl Publisher {
         changes
     }
 
-    fn assemble(&mut self, table: &Table) -> Assembled {
+    fn assemble(&mut self, table: &Table, stock: &Stock) -> Assembled {
+        let is_up = |host: &HostEntry| {
+            let mut upstreams = host.routes.iter().flat_map(|route| &route.upstreams);
+            upstreams.any(|upstream| upstream.state == UpstreamState::Up)
+        };
         let wanted: Vec<_> = table
             .hosts
             .iter()
-            .map(|host| Wanted { pattern: host.pattern.clone(), tls: host.tls })
+            .map(|host| Wanted { pattern: host.pattern.clone(), tls: host.tls, is_up: is_up(host) })
             .collect();
-        self.certificates.assemble(&wanted)
+        self.certificates.assemble(&wanted, stock)
     }
 
-    fn send_snapshot(&self, table: &Table, assembled: &Assembled) {
+    fn send_wishes(&self, assembled: &Assembled) {
+        let next =
+            Wishes { certificates: assembled.desired.clone(), ca_file: self.ca_file.clone() };
+        self.wishes.send_if_modified(|wishes| {
+            let differs = **wishes != next;
+            if differs {
+                *wishes = Arc::new(next);
+            }
+            differs
+        });
+    }
+
+    fn send_snapshot(&self, table: &Table, assembled: &Assembled, stock: &Stock) {
         self.snapshot.send_if_modified(|published| {
             let next = Snapshot {
                 version: published.version,
                 hosts: table.snapshot_hosts(&assembled.trusted),
                 certificates: assembled.certificates.clone(),
                 ticket_keys: self.ticket_keys.newest_first().to_vec(),
+                challenges: stock.challenges.clone(),
             };
             let differs = published.version == 0 || **published != next;
             if differs {

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::admin::control_socket::{ClaimError, ControlSocket};
 use super::admin::server::{Server, Sources};
+use super::certificates::acme::{self, Surroundings};
 use super::certificates::{CertificateError, Certificates};
 use super::control_loop::{Controller, Live, Stop, announce};
 use super::docker::{Containers, Watch};
@@ -91,19 +92,27 @@ async fn control(
 
     make_state_dir(&config.state_dir)?;
     let certificates = open_certificates(config)?;
+    let acme = open_acme(config)?;
     let (docker, containers) = Watch::start(&config.docker);
     let (snapshot, ticket_keys) = match &before {
         Some(state) => (state.snapshot.clone(), state.ticket_keys.clone()),
         None => (Snapshot::default(), TicketKeys::new(SystemTime::now())),
     };
-    let routes = config.routes.clone();
-    let mut publisher = Publisher::new(certificates, ticket_keys, routes, prefers_ipv6(), snapshot);
+    let stock = acme.stock();
+    let mut publisher =
+        Publisher::new(certificates, stock, ticket_keys, config, prefers_ipv6(), snapshot);
 
     let begun = match before {
         None => Begin::anew(config, &mut publisher).await?,
         Some(state) => Begin::resume(config, &publisher, state)?,
     };
     announce(&begun.generations);
+    let stock = acme.stock();
+    let acme = acme.start(Surroundings {
+        wishes: publisher.wishes(),
+        snapshots: publisher.snapshots(),
+        fleet: begun.generations.fleet(),
+    });
 
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let control_socket = begun.control_socket.descriptor();
@@ -128,6 +137,7 @@ async fn control(
         prober: begun.prober,
         containers,
         reachable: begun.reachable,
+        stock,
         holding: begun.holding,
         orders,
         generations: begun.generations,
@@ -139,6 +149,7 @@ async fn control(
     let Controller { generations, prober, .. } = ended;
     generations.join().await;
     admin.stop().await;
+    acme.stop().await;
     prober.stop().await;
     docker.stop().await;
     tracing::info!("stopped");
@@ -208,10 +219,19 @@ fn make_state_dir(path: &Path) -> Result<(), RunError> {
 
 fn open_certificates(config: &Config) -> Result<Certificates, RunError> {
     let mut certificates = Certificates::open(&config.state_dir)?;
+    certificates.set_acme(config.acme.clone());
     for problem in certificates.set_files(&config.certificates) {
         tracing::error!("{problem}");
     }
     Ok(certificates)
+}
+
+fn open_acme(config: &Config) -> Result<acme::Opened, RunError> {
+    let opened = acme::open(&config.state_dir).map_err(CertificateError::from)?;
+    for problem in &opened.problems {
+        tracing::error!("{problem}");
+    }
+    Ok(opened)
 }
 
 /// nginx-proxy's name for it.

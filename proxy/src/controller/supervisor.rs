@@ -308,6 +308,11 @@ impl Handle {
         timeout(limit, asked).await.ok().flatten()
     }
 
+    /// It ended for good.
+    pub fn is_gone(&self) -> bool {
+        self.status.borrow().state == State::Gone
+    }
+
     /// Whether requests see snapshot `version` or a later one within `limit`.
     pub async fn applied(&mut self, version: u64, limit: Duration) -> bool {
         let seen = self.status.wait_for(|status| status.applied >= version);

@@ -82,13 +82,14 @@ fn certificate(report: &CertificateReport) -> answers::Certificate {
         next_renewal: report.next_renewal.clone(),
         state: state(report.state).to_owned(),
         last_error: report.last_error.clone(),
-        next_try: None,
+        next_try: report.next_try.clone(),
     }
 }
 
 fn kind(kind: CertificateKind) -> &'static str {
     match kind {
         CertificateKind::File => "file",
+        CertificateKind::Acme => "acme",
         CertificateKind::Local => "local",
         CertificateKind::Default => "default",
     }
@@ -99,23 +100,27 @@ fn state(state: CertificateState) -> &'static str {
         CertificateState::Valid => "valid",
         CertificateState::Expired => "expired",
         CertificateState::Failed => "failed",
+        CertificateState::Pending => "pending",
     }
 }
 
 /// The kind of certificate that a client of this host is shown: one for the very name before a
-/// wildcard, the local CA's before a file, as the snapshot has it.
+/// wildcard, the local CA's and those that were ordered before a file, as the snapshot has it.
 fn certificate_of(host: &HostEntry, reports: &[CertificateReport]) -> Option<&'static str> {
     let name = host.pattern.to_string();
     let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
     let shown = |name: &String| {
         let valid = reports.iter().filter(|report| report.state == CertificateState::Valid);
         let covering: Vec<_> = valid.filter(|report| report.names.contains(name)).collect();
-        let local = covering.iter().find(|report| report.kind == CertificateKind::Local);
-        local.or(covering.first()).map(|report| kind(report.kind))
+        let of_kind = |kind| covering.iter().find(|report| report.kind == kind);
+        let ours = of_kind(CertificateKind::Local).or_else(|| of_kind(CertificateKind::Acme));
+        ours.or(covering.first()).map(|report| kind(report.kind))
     };
     match host.tls {
         RouteTls::Off => None,
-        RouteTls::Auto | RouteTls::Local => shown(&name).or_else(|| shown(&wildcard?)),
+        RouteTls::Auto | RouteTls::Acme | RouteTls::Local => {
+            shown(&name).or_else(|| shown(&wildcard?))
+        }
     }
 }
 
@@ -143,6 +148,7 @@ mod tests {
             kind,
             state,
             last_error: None,
+            next_try: None,
         }
     }
 

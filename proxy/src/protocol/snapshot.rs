@@ -1,6 +1,7 @@
 //! The snapshot: everything that a worker routes by. Immutable; swapped whole.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
@@ -18,6 +19,19 @@ pub struct Snapshot {
     /// What TLS session tickets are sealed with, newest first: the first one seals, each one opens.
     /// Empty means no tickets.
     pub ticket_keys: Vec<TicketKey>,
+    /// What a CA that looks is answered.
+    pub challenges: Challenges,
+}
+
+/// Answers to the challenges of orders that are under way. Every worker that shares a port has them
+/// before the CA is told to look.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Challenges {
+    /// HTTP-01 (RFC 8555 section 8.3): key authorization by token.
+    pub http01: BTreeMap<String, String>,
+    /// TLS-ALPN-01 (RFC 8737): each for the one server name that the CA asks for.
+    pub tls_alpn01: Vec<Certificate>,
 }
 
 /// All routes of one host pattern.

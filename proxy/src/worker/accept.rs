@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use rustls::ServerConfig;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 
+use super::challenges::is_tls_alpn_challenge;
 use super::drain::Phase;
 use super::local::{Local, Peer, Slot, Tls};
 use super::tls::ALPN_HTTP2;
@@ -36,6 +38,8 @@ const FIRST_READ: usize = 4 * 1024;
 pub struct Accept {
     pub local: Rc<Local>,
     pub tls: Arc<ServerConfig>,
+    /// For a CA that looks whether its challenge was met.
+    pub challenges: Arc<ServerConfig>,
 }
 
 impl Accept {
@@ -186,7 +190,8 @@ async fn plain(local: Rc<Local>, socket: Socket, peer: Peer, slot: Slot) {
 async fn handshake(accept: Accept, socket: Socket, peer: Peer, slot: Slot) {
     let limit = accept.local.settings.timeouts.handshake;
     match timeout(limit, tls(&accept, socket)).await {
-        Ok(Ok(stream)) => start(accept.local, stream, peer, slot),
+        Ok(Ok(Some(stream))) => start(accept.local, stream, peer, slot),
+        Ok(Ok(None)) => {}
         Ok(Err(error)) => {
             accept.local.stats.handshake_failures.add(1);
             tracing::debug!(client = %peer.address, %error, "TLS handshake");
@@ -200,14 +205,19 @@ async fn handshake(accept: Accept, socket: Socket, peer: Peer, slot: Slot) {
 
 type TlsStream = tokio_rustls::server::TlsStream<Socket>;
 
-async fn tls(accept: &Accept, socket: Socket) -> io::Result<TlsStream> {
+/// `None` where a CA has seen what it came for.
+async fn tls(accept: &Accept, socket: Socket) -> io::Result<Option<TlsStream>> {
     let acceptor = rustls::server::Acceptor::default();
     let mut start = LazyConfigAcceptor::new(acceptor, socket).await?;
+    if is_tls_alpn_challenge(&start.client_hello()) {
+        start.into_stream(accept.challenges.clone()).await?.shutdown().await?;
+        return Ok(None);
+    }
     if accept.local.settings.tls.strict_sni && !is_routed(&accept.local, &start) {
         refuse_name(&mut start.io).await?;
         return Err(io::Error::other("server name is not routed"));
     }
-    start.into_stream(accept.tls.clone()).await
+    start.into_stream(accept.tls.clone()).await.map(Some)
 }
 
 fn is_routed(local: &Local, start: &tokio_rustls::StartHandshake<Socket>) -> bool {
@@ -218,7 +228,6 @@ fn is_routed(local: &Local, start: &tokio_rustls::StartHandshake<Socket>) -> boo
 
 /// A fatal `unrecognized_name` alert (RFC 6066 section 3), in the clear: no key was agreed on yet.
 async fn refuse_name(socket: &mut Socket) -> io::Result<()> {
-    use tokio::io::AsyncWriteExt;
     const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
     socket.write_all(&ALERT).await?;
     socket.shutdown().await

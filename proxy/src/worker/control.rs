@@ -12,6 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::access_log;
+use super::challenges;
 use super::drain::Phase;
 use super::stats::ThreadStats;
 use super::table::Table;
@@ -177,6 +178,7 @@ impl Worker {
         let settings = Arc::new(settings);
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
         let server_config = tls::server_config(&settings.tls, table.clone());
+        let challenges = challenges::server_config(table.clone());
         let (events_sender, events) = unbounded_channel();
         let mut threads = Vec::new();
         for number in 0..settings.threads.max(1) {
@@ -186,6 +188,7 @@ impl Worker {
                 settings: settings.clone(),
                 table: table.clone(),
                 tls: server_config.clone(),
+                challenges: challenges.clone(),
                 stats: stats.clone(),
                 log: writer.clone(),
                 orders: receiver,

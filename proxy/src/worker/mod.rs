@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod access_log;
+pub mod challenges;
 pub mod control;
 pub mod drain;
 pub mod fields;

@@ -22,6 +22,8 @@ pub enum Page {
     ToHttps(HeaderValue),
     /// The controller's question whether this worker serves.
     Ready,
+    /// A CA's question: the key authorization.
+    Challenge(Bytes),
 }
 
 impl Page {
@@ -74,18 +76,19 @@ impl Page {
                 let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
                 fields.insert(ALLOW, HeaderValue::from_static(methods));
             }
-            Page::Status(..) | Page::UnknownHost | Page::Ready => {}
+            Page::Status(..) | Page::UnknownHost | Page::Ready | Page::Challenge(_) => {}
         }
-        let (content_type, body) = if *self == Page::Ready {
-            ("text/plain", "ready".to_owned())
-        } else if request.is_some_and(prefers_json) {
-            ("application/json", json(status, sentence))
-        } else {
-            ("text/html; charset=utf-8", html(status, sentence))
+        let (content_type, body) = match self {
+            Page::Ready => ("text/plain", Bytes::from_static(b"ready")),
+            Page::Challenge(answer) => ("application/octet-stream", answer.clone()),
+            _ if request.is_some_and(prefers_json) => {
+                ("application/json", json(status, sentence).into())
+            }
+            _ => ("text/html; charset=utf-8", html(status, sentence).into()),
         };
         fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let length = BodyLength::Known(body.len() as u64);
-        (ResponseHead { status, fields: Fields::Map(fields), body: length }, body.into())
+        (ResponseHead { status, fields: Fields::Map(fields), body: length }, body)
     }
 
     fn parts(&self) -> (StatusCode, &'static str) {
@@ -97,7 +100,7 @@ impl Page {
                 "The server is running. No application is routed under this name.",
             ),
             Page::ToHttps(_) => (StatusCode::MOVED_PERMANENTLY, "Please use HTTPS."),
-            Page::Ready => (StatusCode::OK, "ready"),
+            Page::Ready | Page::Challenge(_) => (StatusCode::OK, ""),
         }
     }
 }

@@ -95,6 +95,9 @@ fn find(
     if plain_connect || head.method == Method::TRACE {
         return Err(Page::METHOD_NOT_ALLOWED);
     }
+    if let Some(answer) = challenge_answer(routing, peer, head) {
+        return Err(Page::Challenge(answer));
+    }
     if matches!(head.body, BodyLength::Known(length)
         if is_too_large(length, &settings.limits))
     {
@@ -110,6 +113,12 @@ fn find(
     let normal = normal_path(path).ok_or(Page::BAD_REQUEST)?;
     let route = host.route(&normal).ok_or(Page::NOT_FOUND)?;
     Ok((route.pool, target(route, head, &normal)))
+}
+
+/// HTTP-01 is asked over plain HTTP (RFC 8555 section 8.3), whatever the host's routes say of it.
+fn challenge_answer(routing: &Routing, peer: &Peer, head: &RequestHead) -> Option<Bytes> {
+    let asks = peer.tls.is_none() && matches!(head.method, Method::GET | Method::HEAD);
+    asks.then(|| routing.table.challenges.http01(head.path())).flatten()
 }
 
 /// RFC 9110 section 7.4: a request for a host that this connection's certificate does not speak

@@ -1,10 +1,11 @@
 //! The compiled snapshot: what a request looks its route up in, and a handshake its certificate
-//! and ticket keys. Immutable, shared by all threads, swapped whole.
+//! and ticket keys, and a CA the answers to its challenges. Immutable, shared by all threads, swapped whole.
 
 use std::collections::HashMap;
 
 use regex::bytes::Regex;
 
+use super::challenges::Challenges;
 use super::tickets::TicketKeys;
 use super::tls::Certificates;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
@@ -21,6 +22,7 @@ pub struct Table {
     pub pools: Vec<Vec<snapshot::Upstream>>,
     pub certificates: Certificates,
     pub ticket_keys: TicketKeys,
+    pub challenges: Challenges,
 }
 
 /// nginx's precedence: exact, longest leading wildcard, longest trailing wildcard, first regular
@@ -93,7 +95,9 @@ impl Table {
         }
         let certificates = Certificates::load(snapshot.certificates, &mut problems);
         let ticket_keys = TicketKeys::load(&snapshot.ticket_keys);
-        (Table { version: snapshot.version, hosts, pools, certificates, ticket_keys }, problems)
+        let challenges = Challenges::load(snapshot.challenges, &mut problems);
+        let version = snapshot.version;
+        (Table { version, hosts, pools, certificates, ticket_keys, challenges }, problems)
     }
 
     /// `name` is normal: see [`normal_host`].

@@ -31,6 +31,7 @@ pub struct Parts {
     pub settings: Arc<WorkerSettings>,
     pub table: Arc<ArcSwap<Table>>,
     pub tls: Arc<ServerConfig>,
+    pub challenges: Arc<ServerConfig>,
     pub stats: Arc<ThreadStats>,
     pub log: Writer,
     pub orders: UnboundedReceiver<Order>,
@@ -87,7 +88,7 @@ pub fn run(parts: Parts) -> io::Result<()> {
 async fn serve(mut parts: Parts) {
     let log = AccessLog::new(parts.settings.access_log, parts.log, parts.stats.clone());
     let local = Local::new(parts.settings, parts.table, parts.stats, log);
-    let accept = Accept { local: local.clone(), tls: parts.tls };
+    let accept = Accept { local: local.clone(), tls: parts.tls, challenges: parts.challenges };
     spawn_local(write_log(local.clone()));
     spawn_local(sweep(local.clone()));
     let mut accepting = JoinSet::new();

@@ -83,12 +83,19 @@ impl Certificates {
 }
 
 fn certified_key(certificate: &Certificate) -> Result<CertifiedKey, String> {
+    let (chain, key) = chain_and_key(certificate)?;
+    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|e| e.to_string())
+}
+
+pub fn chain_and_key(
+    certificate: &Certificate,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), String> {
     let chain = CertificateDer::pem_slice_iter(certificate.chain_pem.as_bytes())
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| e.to_string())?;
     let key =
         PrivateKeyDer::from_pem_slice(certificate.key_pem.as_bytes()).map_err(|e| e.to_string())?;
-    CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|e| e.to_string())
+    Ok((chain, key))
 }
 
 /// Looks certificates up in the snapshot that is current when the handshake comes.
@@ -138,7 +145,7 @@ pub fn client_config(alpn: &[u8]) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 

@@ -152,7 +152,7 @@ pub struct Route {
     /// Takes the place of the matched prefix in the request that goes upstream.
     pub replace_prefix: Option<String>,
     pub upstreams: Vec<Upstream>,
-    /// `file` or `local`; none when the host has no certificate of its own.
+    /// `file`, `acme` or `local`; none when the host has no certificate of its own.
     pub certificate: Option<String>,
 }
 
@@ -190,15 +190,16 @@ pub struct Diagnosis {
 pub struct Certificate {
     /// Empty for the default certificate, and for files that could not be read.
     pub names: Vec<String>,
-    /// `file`, `local` or `default`.
+    /// `file`, `acme`, `local` or `default`.
     pub kind: String,
     pub issuer: String,
     pub not_after: Option<String>,
     /// None for a certificate that baton does not renew.
     pub next_renewal: Option<String>,
-    /// `valid`, `expired` or `failed`.
+    /// `valid`, `expired`, `failed`, or `pending` while a first order is under way.
     pub state: String,
     pub last_error: Option<String>,
+    /// Of an order that failed.
     pub next_try: Option<String>,
 }
 

@@ -144,13 +144,17 @@ pub fn certificates(certificates: &[Certificate]) -> String {
         [
             names(certificate),
             certificate.kind.clone(),
-            certificate.issuer.clone(),
+            or_dash(Some(&certificate.issuer).filter(|issuer| !issuer.is_empty())),
             or_dash(certificate.not_after.as_deref()),
+            or_dash(certificate.next_renewal.as_deref()),
             certificate.state.clone(),
+            or_dash(certificate.next_try.as_deref()),
             or_dash(certificate.last_error.as_deref()),
         ]
     });
-    align(["NAMES", "KIND", "ISSUER", "NOT AFTER", "STATE", "LAST ERROR"], rows)
+    let header =
+        ["NAMES", "KIND", "ISSUER", "NOT AFTER", "RENEWAL", "STATE", "NEXT TRY", "LAST ERROR"];
+    align(header, rows)
 }
 
 pub fn reloaded(reloaded: &Reloaded) -> String {

@@ -12,7 +12,7 @@ use rustls::pki_types::{ServerName, UnixTime};
 use time::OffsetDateTime;
 
 use super::pair::Pair;
-use super::store::{PUBLIC, SECRET, Store, StoreError};
+use super::store::{PUBLIC, SECRET, Store, StoreError, file_name};
 use super::{CertificateError, Problem, issue};
 
 /// Certificate and key of the root: the truth.
@@ -169,7 +169,7 @@ fn load_or_issue(
     now: OffsetDateTime,
     problems: &mut Vec<Problem>,
 ) -> Result<Pair, CertificateError> {
-    let file = leaf_file(name);
+    let file = file_name(name, "pem");
     if let Some(pair) = store.read_pair(&file, problems)? {
         if now < pair.renewal() && authority.check(&pair, name, now).is_ok() {
             return Ok(pair);
@@ -189,12 +189,6 @@ fn load_or_issue(
         problems.push(Problem { thing: name.to_owned(), reason: error.to_string() });
     }
     Ok(pair)
-}
-
-/// `+.app.test.pem` for `*.app.test`: a star in a file name invites accidents, and no host name has
-/// a plus.
-fn leaf_file(name: &str) -> String {
-    format!("{}.pem", name.replace('*', "+"))
 }
 
 fn host_name() -> String {

@@ -1,6 +1,7 @@
-//! Certificates: files from the configuration, the local CA, the default certificate; and which of
-//! them a snapshot carries.
+//! Certificates: files from the configuration, those that a CA issued, the local CA, the default
+//! certificate; and which of them a snapshot carries.
 
+pub mod acme;
 mod default;
 mod files;
 mod issue;
@@ -8,7 +9,7 @@ mod local_ca;
 mod pair;
 mod store;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -17,9 +18,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::config::{CertificateFiles, RouteTls};
+use crate::config::{Acme, CertificateFiles, RouteTls};
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot;
+use acme::{Desired, Issued, Stock, is_address, is_local, permits};
 use files::Files;
 use local_ca::LocalCa;
 use pair::Pair;
@@ -67,6 +69,8 @@ impl fmt::Display for Problem {
 pub struct Wanted {
     pub pattern: HostPattern,
     pub tls: RouteTls,
+    /// Somebody answers for it.
+    pub is_up: bool,
 }
 
 /// What a snapshot needs to know about certificates.
@@ -77,6 +81,8 @@ pub struct Assembled {
     pub certificates: Vec<snapshot::Certificate>,
     /// For each wanted host: whether clients can be expected to trust a certificate of these.
     pub trusted: Vec<bool>,
+    /// What is to be ordered and kept, sorted by id.
+    pub desired: Vec<Desired>,
     pub reports: Vec<CertificateReport>,
     pub problems: Vec<Problem>,
     /// When time alone changes the answer (a renewal, an expiry): assemble again then.
@@ -96,12 +102,15 @@ pub struct CertificateReport {
     pub kind: CertificateKind,
     pub state: CertificateState,
     pub last_error: Option<String>,
+    /// RFC 3339. Of an order that failed.
+    pub next_try: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CertificateKind {
     File,
+    Acme,
     Local,
     Default,
 }
@@ -113,8 +122,10 @@ pub enum CertificateState {
     Valid,
     /// Its time has passed: not in service.
     Expired,
-    /// Never read: not in service.
+    /// Never read, or never issued: not in service.
     Failed,
+    /// Ordered for the first time: not in service yet.
+    Pending,
 }
 
 /// All certificates of the controller. Its methods read and write files: they block.
@@ -122,6 +133,7 @@ pub enum CertificateState {
 pub struct Certificates {
     store: Store,
     files: Files,
+    acme: Acme,
     local_ca: LocalCa,
     default: Pair,
     /// Found before anybody could be told.
@@ -142,7 +154,8 @@ impl Certificates {
         let local_ca = LocalCa::open(state_dir.join("local-ca"))?;
         let mut found = Vec::new();
         let default = default::load_or_issue(&store, now, &mut found)?;
-        Ok(Certificates { store, files: Files::default(), local_ca, default, found })
+        let (files, acme) = (Files::default(), Acme::default());
+        Ok(Certificates { store, files, acme, local_ca, default, found })
     }
 
     /// Reads the files of the configuration, all of them anew. What is wrong with one is returned
@@ -151,33 +164,37 @@ impl Certificates {
         self.files.set(files, OffsetDateTime::now_utc())
     }
 
-    /// Which certificates a snapshot carries for these hosts and, for each host, whether clients can
-    /// trust one. Issues what the local CA has to.
-    pub fn assemble(&mut self, wanted: &[Wanted]) -> Assembled {
-        self.assemble_at(wanted, OffsetDateTime::now_utc())
+    /// Which names may be ordered, and how. Takes effect with the next assembly.
+    pub fn set_acme(&mut self, acme: Acme) {
+        self.acme = acme;
     }
 
-    fn assemble_at(&mut self, wanted: &[Wanted], now: OffsetDateTime) -> Assembled {
-        let mut problems = std::mem::take(&mut self.found);
-        self.renew_default(now, &mut problems);
-        let mut local_names = HashSet::new();
-        let trusted = wanted
-            .iter()
-            .map(|wanted| match self.provide(wanted, now, &mut local_names, &mut problems) {
-                Ok(trusted) => trusted,
-                Err(reason) => {
-                    problems.push(Problem { thing: wanted.pattern.to_string(), reason });
-                    false
-                }
-            })
-            .collect();
-        self.local_ca.retain(&local_names);
+    /// Which certificates a snapshot carries for these hosts and, for each host, whether clients can
+    /// trust one. `stock` is what CAs have issued. Issues what the local CA has to.
+    pub fn assemble(&mut self, wanted: &[Wanted], stock: &Stock) -> Assembled {
+        self.assemble_at(wanted, stock, OffsetDateTime::now_utc())
+    }
+
+    fn assemble_at(&mut self, wanted: &[Wanted], stock: &Stock, now: OffsetDateTime) -> Assembled {
+        let mut draft = Draft {
+            stock,
+            now,
+            problems: std::mem::take(&mut self.found),
+            local_names: HashSet::new(),
+            issued: BTreeSet::new(),
+            desired: BTreeMap::new(),
+        };
+        self.renew_default(now, &mut draft.problems);
+        let trusted =
+            wanted.iter().map(|wanted| self.provide_or_report(wanted, &mut draft)).collect();
+        self.local_ca.retain(&draft.local_names);
         Assembled {
-            certificates: self.in_service(now),
+            certificates: self.in_service(&draft),
             trusted,
-            reports: self.reports(now),
-            problems,
-            next_change: self.next_change(now).into(),
+            reports: self.reports(&draft),
+            next_change: self.next_change(&draft).into(),
+            desired: draft.desired.into_values().collect(),
+            problems: draft.problems,
         }
     }
 
@@ -186,23 +203,57 @@ impl Certificates {
         self.local_ca.certificate_file()
     }
 
+    fn provide_or_report(&mut self, wanted: &Wanted, draft: &mut Draft<'_>) -> bool {
+        self.provide(wanted, draft).unwrap_or_else(|reason| {
+            draft.problems.push(Problem { thing: wanted.pattern.to_string(), reason });
+            false
+        })
+    }
+
     /// Sees to a certificate for one host; whether clients can trust it.
-    fn provide(
-        &mut self,
-        wanted: &Wanted,
-        now: OffsetDateTime,
-        local_names: &mut HashSet<String>,
-        problems: &mut Vec<Problem>,
-    ) -> Result<bool, String> {
-        let covered = self.files.cover(&wanted.pattern, now);
-        match source(wanted, covered)? {
+    fn provide(&mut self, wanted: &Wanted, draft: &mut Draft<'_>) -> Result<bool, String> {
+        let covered = self.files.cover(&wanted.pattern, draft.now);
+        match source(wanted, covered, &self.acme)? {
             Source::Nobody => Ok(false),
             Source::File => Ok(true),
+            Source::Acme(name) => Ok(self.order(name, wanted, draft)),
             Source::LocalCa(name) => {
-                self.local_ca.leaf(&name, now, problems).map_err(|error| error.to_string())?;
-                local_names.insert(name);
+                let leaf = self.local_ca.leaf(&name, draft.now, &mut draft.problems);
+                leaf.map_err(|error| error.to_string())?;
+                draft.local_names.insert(name);
                 Ok(true)
             }
+        }
+    }
+
+    /// Asks for a certificate of this name, unless a wildcard in hand covers it; whether there is one
+    /// already.
+    fn order(&self, name: String, wanted: &Wanted, draft: &mut Draft<'_>) -> bool {
+        let mut covering = draft.stock.issued.iter().filter(|(_, issued)| {
+            issued.pair.is_valid(draft.now) && issued.pair.covers(&wanted.pattern)
+        });
+        // Its own before a wildcard's: that one may go with another host.
+        let own =
+            draft.stock.issued.get_key_value(&name).filter(|(_, i)| i.pair.is_valid(draft.now));
+        let covering = own.or_else(|| covering.next()).map(|(id, _)| id.clone());
+        let is_there = covering.is_some();
+        if covering.as_ref().is_none_or(|id| *id == name) {
+            draft.desired.insert(name.clone(), self.desired(name, wanted.is_up));
+        }
+        draft.issued.extend(covering);
+        is_there
+    }
+
+    fn desired(&self, name: String, is_up: bool) -> Desired {
+        let Acme { email, directories, challenges, profile, key, .. } = &self.acme;
+        Desired {
+            names: vec![name],
+            directories: directories.clone(),
+            email: email.clone(),
+            challenges: challenges.clone(),
+            profile: profile.clone(),
+            key: *key,
+            is_up,
         }
     }
 
@@ -217,12 +268,14 @@ impl Certificates {
         }
     }
 
-    fn in_service(&self, now: OffsetDateTime) -> Vec<snapshot::Certificate> {
+    fn in_service(&self, draft: &Draft<'_>) -> Vec<snapshot::Certificate> {
         let mut certificates = vec![self.default.to_snapshot()];
         let mut taken = HashSet::new();
-        // The local CA first: where a file covers the name too, `tls = "local"` asked for it.
-        let files = self.files.pairs().filter(|pair| pair.is_valid(now));
-        for pair in self.local_leafs().into_iter().chain(files) {
+        // The local CA and those that were ordered first: where a file covers the name too, the route
+        // asked for it.
+        let files = self.files.pairs().filter(|pair| pair.is_valid(draft.now));
+        let issued = draft.issued().map(|(_, issued)| &*issued.pair);
+        for pair in self.local_leafs().into_iter().chain(issued).chain(files) {
             let mut certificate = pair.to_snapshot();
             certificate.names.retain(|name| taken.insert(name.clone()));
             if !certificate.names.is_empty() {
@@ -239,22 +292,45 @@ impl Certificates {
         leafs
     }
 
-    fn reports(&self, now: OffsetDateTime) -> Vec<CertificateReport> {
+    fn reports(&self, draft: &Draft<'_>) -> Vec<CertificateReport> {
+        let now = draft.now;
         let own = |pair: &Pair, kind| CertificateReport {
             next_renewal: Some(rfc3339(pair.renewal())),
             ..report(pair, kind, now)
         };
         let files = self.files.entries().iter().map(|entry| file_report(entry, now));
+        let ids: BTreeSet<&String> = draft.desired.keys().chain(&draft.issued).collect();
+        let acme = ids.into_iter().map(|id| acme_report(id, draft));
         let local = self.local_leafs().into_iter().map(|leaf| own(leaf, CertificateKind::Local));
         let default = own(&self.default, CertificateKind::Default);
-        files.chain(local).chain([default]).collect()
+        files.chain(acme).chain(local).chain([default]).collect()
     }
 
-    fn next_change(&self, now: OffsetDateTime) -> OffsetDateTime {
+    fn next_change(&self, draft: &Draft<'_>) -> OffsetDateTime {
+        let now = draft.now;
         let renewals = self.local_ca.issued().chain([&self.default]).map(Pair::renewal);
         let files = self.files.pairs().filter(|pair| pair.is_valid(now));
-        let times = renewals.chain(files.map(|pair| pair.not_after));
+        let issued = draft.issued().map(|(_, issued)| &*issued.pair);
+        let times = renewals.chain(files.chain(issued).map(|pair| pair.not_after));
         times.min().unwrap_or(now).max(now + SHORTEST_WAIT)
+    }
+}
+
+/// An assembly in the making.
+struct Draft<'a> {
+    stock: &'a Stock,
+    now: OffsetDateTime,
+    problems: Vec<Problem>,
+    /// What the local CA signs for.
+    local_names: HashSet<String>,
+    /// Ids of those in `stock` that serve a host.
+    issued: BTreeSet<String>,
+    desired: BTreeMap<String, Desired>,
+}
+
+impl Draft<'_> {
+    fn issued(&self) -> impl Iterator<Item = (&String, &Issued)> {
+        self.issued.iter().filter_map(|id| self.stock.issued.get_key_value(id))
     }
 }
 
@@ -265,12 +341,14 @@ enum Source {
     Nobody,
     /// A file of the configuration.
     File,
+    /// A CA, for this name.
+    Acme(String),
     /// The local CA, for this name.
     LocalCa(String),
 }
 
 /// Decides, or says why there can be none.
-fn source(wanted: &Wanted, file_covers: bool) -> Result<Source, String> {
+fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, String> {
     let name = match &wanted.pattern {
         HostPattern::Exact(name) => Some(name.clone()),
         HostPattern::Leading(suffix) => Some(format!("*{suffix}")),
@@ -280,7 +358,19 @@ fn source(wanted: &Wanted, file_covers: bool) -> Result<Source, String> {
         (RouteTls::Off, _) => Ok(Source::Nobody),
         (RouteTls::Auto, _) if file_covers => Ok(Source::File),
         (_, None) => Err("no certificate can be issued for a pattern of this kind".to_owned()),
-        (RouteTls::Auto, Some(name)) if !is_local(&name) => Ok(Source::Nobody),
+        (RouteTls::Acme, Some(name)) if !acme.agree_tos => Err(format!(
+            "`tls = \"acme\"` needs acme.agree_tos = true: nothing is ordered for {name}"
+        )),
+        (RouteTls::Acme, Some(name)) if !permits(acme, &name) => {
+            Err("acme.allow and acme.deny do not permit an order".to_owned())
+        }
+        (RouteTls::Acme, Some(name)) => orderable(name).map(Source::Acme),
+        (RouteTls::Auto, Some(name)) if !is_local(&name) => {
+            // An address is ordered only where the route says so: few CAs sign for one.
+            let ordered = acme.automatic && permits(acme, &name) && !is_address(&name);
+            let name = orderable(name).ok().filter(|_| ordered);
+            Ok(name.map_or(Source::Nobody, Source::Acme))
+        }
         (_, Some(name)) => {
             // Neither OpenSSL nor webpki nor NSS takes one label behind the star.
             match name.strip_prefix("*.").is_some_and(|parent| !parent.contains('.')) {
@@ -291,12 +381,35 @@ fn source(wanted: &Wanted, file_covers: bool) -> Result<Source, String> {
     }
 }
 
-/// Names that no public CA signs: those without a dot, and those under RFC 2606's `.localhost` and
-/// `.test` and ICANN's `.internal`.
-fn is_local(name: &str) -> bool {
-    let reserved = [".localhost", ".test", ".internal"].iter().any(|tld| name.ends_with(tld));
-    let single_label = !name.contains(['.', ':']);
-    reserved || single_label
+fn orderable(name: String) -> Result<String, String> {
+    match name.starts_with("*.") {
+        true => {
+            Err("a wildcard is ordered by dns-01 alone, which is not in this version".to_owned())
+        }
+        false => Ok(name),
+    }
+}
+
+/// Of one that is wanted from a CA, or that a CA issued and that serves a host.
+fn acme_report(id: &str, draft: &Draft<'_>) -> CertificateReport {
+    let progress = draft.stock.progress.get(id).cloned().unwrap_or_default();
+    let told = CertificateReport {
+        names: draft.desired.get(id).map(|desired| desired.names.clone()).unwrap_or_default(),
+        issuer: String::new(),
+        not_after: None,
+        next_renewal: progress.next_renewal.map(rfc3339),
+        kind: CertificateKind::Acme,
+        state: match progress.last_error {
+            Some(_) if !progress.is_ordering => CertificateState::Failed,
+            _ => CertificateState::Pending,
+        },
+        last_error: progress.last_error,
+        next_try: progress.next_try.map(rfc3339),
+    };
+    let Some(issued) = draft.stock.issued.get(id) else { return told };
+    let CertificateReport { next_renewal, last_error, next_try, .. } = told;
+    let own = report(&issued.pair, CertificateKind::Acme, draft.now);
+    CertificateReport { next_renewal, last_error, next_try, ..own }
 }
 
 fn file_report(entry: &files::Entry, now: OffsetDateTime) -> CertificateReport {
@@ -311,6 +424,7 @@ fn file_report(entry: &files::Entry, now: OffsetDateTime) -> CertificateReport {
             kind: CertificateKind::File,
             state: CertificateState::Failed,
             last_error,
+            next_try: None,
         },
     }
 }
@@ -327,6 +441,7 @@ fn report(pair: &Pair, kind: CertificateKind, now: OffsetDateTime) -> Certificat
             false => CertificateState::Expired,
         },
         last_error: None,
+        next_try: None,
     }
 }
 

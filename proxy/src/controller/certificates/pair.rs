@@ -27,7 +27,7 @@ pub enum PairError {
     Key(rustls::Error),
 }
 
-pub(super) struct Pair {
+pub struct Pair {
     /// Leaf first.
     pub chain_pem: String,
     pub key_pem: String,

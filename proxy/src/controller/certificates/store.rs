@@ -1,10 +1,13 @@
-//! The state directory as a store of certificates: what baton makes outlives it, whole or not at
+//! The state directory as a store of certificates and what belongs to them: what baton makes outlives it, whole or not at
 //! all, and what somebody else put there is never overwritten.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::Problem;
 use super::pair::Pair;
@@ -72,6 +75,58 @@ impl Store {
         }
     }
 
+    /// JSON that baton wrote. A file that is none, or has another shape, is set aside and reported.
+    pub fn read_json<T: DeserializeOwned>(
+        &self,
+        name: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(bytes) = self.read(name)? else { return Ok(None) };
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => {
+                // Without what the file has: it may be a key.
+                let at = format!("not what baton writes (line {})", error.line());
+                problems.push(self.set_aside(name, &at)?);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Secret, as everything is that only baton reads.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), StoreError> {
+        let mut bytes = serde_json::to_vec_pretty(value).expect("its keys are strings");
+        bytes.push(b'\n');
+        self.write(name, &bytes, SECRET)
+    }
+
+    /// The files whose name ends like this, sorted.
+    pub fn list(&self, suffix: &str) -> Result<Vec<String>, StoreError> {
+        let failed = |error| failed("list", &self.directory)(error);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name();
+            // Names of ours are UTF-8; those being written begin with a dot.
+            names.extend(
+                name.into_string()
+                    .ok()
+                    .filter(|name| name.ends_with(suffix) && !name.starts_with('.')),
+            );
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// One that is not there is as well.
+    pub fn remove(&self, name: &str) -> Result<(), StoreError> {
+        let path = self.path(name);
+        match fs::remove_file(&path) {
+            Ok(()) => self.sync().map_err(failed("remove", &path)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(failed("remove", &path)(error)),
+        }
+    }
+
     /// Replaces the file as a whole: a crash leaves the old one or the new one.
     pub fn write(&self, name: &str, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
         let path = self.path(name);
@@ -88,6 +143,11 @@ impl Store {
         file.as_file().set_permissions(Permissions::from_mode(mode))?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
+        self.sync()
+    }
+
+    /// A rename and a removal outlive a crash once the directory is on disk.
+    fn sync(&self) -> io::Result<()> {
         File::open(&self.directory)?.sync_all()
     }
 
@@ -106,6 +166,18 @@ impl Store {
     }
 }
 
+/// `+.app.test.pem` for `*.app.test`: a star in a file name invites accidents, and no host name has
+/// a plus.
+pub(super) fn file_name(name: &str, extension: &str) -> String {
+    format!("{}.{extension}", name.replace('*', "+"))
+}
+
+/// The other way.
+pub(super) fn name_of_file(file: &str, extension: &str) -> Option<String> {
+    let name = file.strip_suffix(extension)?.strip_suffix('.')?;
+    Some(name.replace('+', "*"))
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError { path, action, source }
@@ -114,6 +186,29 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_files_lead_back() {
+        for (name, file) in [("a.test", "a.test.pem"), ("*.a.test", "+.a.test.pem")] {
+            assert_eq!(file_name(name, "pem"), file);
+            assert_eq!(name_of_file(file, "pem").as_deref(), Some(name));
+        }
+        assert_eq!(name_of_file("a.test.pem.bad-1", "pem"), None);
+    }
+
+    #[test]
+    fn json_of_another_shape_is_set_aside_and_not_repeated() {
+        let temporary = tempfile::tempdir().expect("temporary directory");
+        let store = Store::open(temporary.path().to_owned()).expect("open");
+        store.write_json("x.json", &["secret"]).expect("write");
+        assert_eq!(store.list(".json").expect("list"), ["x.json"]);
+        let mut problems = Vec::new();
+        assert_eq!(store.read_json::<u32>("x.json", &mut problems).expect("read"), None);
+        let [problem] = problems.as_slice() else { panic!("one problem: {problems:?}") };
+        assert_eq!(problem.reason, "not what baton writes (line 1); set aside as x.json.bad-1");
+        assert_eq!(store.list(".json").expect("list"), [""; 0]);
+        store.remove("x.json").expect("it is not there");
+    }
 
     fn mode(path: &Path) -> u32 {
         path.metadata().expect("metadata").permissions().mode() & 0o777

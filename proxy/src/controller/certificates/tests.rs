@@ -8,7 +8,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tempfile::TempDir;
 use time::Duration;
 
+use super::acme::Issued;
 use super::*;
+use crate::config::Acme as AcmeSettings;
 
 fn state_dir() -> TempDir {
     tempfile::tempdir().expect("temporary directory")
@@ -19,7 +21,7 @@ fn open(state_dir: &TempDir) -> Certificates {
 }
 
 fn wanted(pattern: &str, tls: RouteTls) -> Wanted {
-    Wanted { pattern: pattern.parse().expect(pattern), tls }
+    Wanted { pattern: pattern.parse().expect(pattern), tls, is_up: true }
 }
 
 fn names(assembled: &Assembled) -> Vec<&[String]> {
@@ -111,7 +113,7 @@ fn who_has_the_certificate_of_a_host() {
         (r"~^app\d\.test$", Local, false, None),
         (r"~^app\d\.test$", Off, false, Some(Source::Nobody)),
     ] {
-        let got = source(&wanted(pattern, tls), file_covers).ok();
+        let got = source(&wanted(pattern, tls), file_covers, &AcmeSettings::default()).ok();
         assert_eq!(got, want, "{pattern} {tls:?} {file_covers}");
     }
 }
@@ -119,8 +121,8 @@ fn who_has_the_certificate_of_a_host() {
 #[test]
 fn the_default_certificate_comes_first_and_is_kept() {
     let state_dir = state_dir();
-    let first = open(&state_dir).assemble(&[]);
-    let second = open(&state_dir).assemble(&[]);
+    let first = open(&state_dir).assemble(&[], &Stock::default());
+    let second = open(&state_dir).assemble(&[], &Stock::default());
 
     assert_eq!(names(&first), [&[] as &[String]]);
     assert_eq!(first.certificates, second.certificates);
@@ -143,7 +145,7 @@ fn clients_that_trust_the_local_ca_take_its_certificates() {
         ("192.0.2.1", RouteTls::Local, "192.0.2.1"),
         ("2001:db8::1", RouteTls::Local, "2001:db8::1"),
     ] {
-        let assembled = certificates.assemble(&[wanted(pattern, tls)]);
+        let assembled = certificates.assemble(&[wanted(pattern, tls)], &Stock::default());
         assert_eq!(assembled.problems, [], "{pattern}");
         assert_eq!(assembled.trusted, [true], "{pattern}");
         let [_default, leaf] = assembled.certificates.as_slice() else { panic!("{pattern}") };
@@ -156,12 +158,15 @@ fn clients_that_trust_the_local_ca_take_its_certificates() {
 #[test]
 fn hosts_that_can_have_none_are_reported_and_the_others_stand() {
     let state_dir = state_dir();
-    let assembled = open(&state_dir).assemble(&[
-        wanted("app.test.*", RouteTls::Auto),
-        wanted("app.test", RouteTls::Auto),
-        wanted("app.example.com", RouteTls::Auto),
-        wanted("-app.test", RouteTls::Auto),
-    ]);
+    let assembled = open(&state_dir).assemble(
+        &[
+            wanted("app.test.*", RouteTls::Auto),
+            wanted("app.test", RouteTls::Auto),
+            wanted("app.example.com", RouteTls::Auto),
+            wanted("-app.test", RouteTls::Auto),
+        ],
+        &Stock::default(),
+    );
     assert_eq!(assembled.trusted, [false, true, false, false]);
     let problems: Vec<String> = assembled.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -177,7 +182,7 @@ fn hosts_that_can_have_none_are_reported_and_the_others_stand() {
 fn secrets_are_the_owners_alone() {
     let state_dir = state_dir();
     let mut certificates = open(&state_dir);
-    certificates.assemble(&[wanted("*.app.test", RouteTls::Auto)]);
+    certificates.assemble(&[wanted("*.app.test", RouteTls::Auto)], &Stock::default());
     for (file, want) in [
         ("default.pem", 0o600),
         ("local-ca", 0o700),
@@ -198,18 +203,18 @@ fn a_leaf_is_kept_over_a_restart_until_two_thirds_of_its_life() {
     let app = [wanted("app.test", RouteTls::Auto)];
     let start = OffsetDateTime::now_utc();
     let mut certificates = open(&state_dir);
-    let first = certificates.assemble_at(&app, start);
+    let first = certificates.assemble_at(&app, &Stock::default(), start);
     let chain = |assembled: &Assembled| assembled.certificates[1].chain_pem.clone();
 
-    let later = open(&state_dir).assemble_at(&app, start + Duration::days(59));
+    let later = open(&state_dir).assemble_at(&app, &Stock::default(), start + Duration::days(59));
     assert_eq!(chain(&later), chain(&first));
 
     let due = OffsetDateTime::from(first.next_change);
     assert!(due > start + Duration::days(59) && due < start + Duration::days(61), "{due}");
-    let renewed = certificates.assemble_at(&app, due);
+    let renewed = certificates.assemble_at(&app, &Stock::default(), due);
     assert_ne!(chain(&renewed), chain(&first));
     assert_eq!(renewed.problems, []);
-    let restarted = open(&state_dir).assemble_at(&app, due);
+    let restarted = open(&state_dir).assemble_at(&app, &Stock::default(), due);
     assert_eq!(chain(&restarted), chain(&renewed));
 }
 
@@ -217,11 +222,11 @@ fn a_leaf_is_kept_over_a_restart_until_two_thirds_of_its_life() {
 fn a_lost_ca_is_replaced_and_its_leafs_too() {
     let state_dir = state_dir();
     let app = [wanted("app.test", RouteTls::Auto)];
-    open(&state_dir).assemble(&app);
+    open(&state_dir).assemble(&app, &Stock::default());
     fs::remove_file(state_dir.path().join("local-ca/root.pem")).expect("remove");
 
     let mut certificates = open(&state_dir);
-    let assembled = certificates.assemble(&app);
+    let assembled = certificates.assemble(&app, &Stock::default());
     handshake(&certificates.local_ca_pem(), &assembled.certificates[1], "app.test").expect("new");
     let [problem] = assembled.problems.as_slice() else { panic!("{:?}", assembled.problems) };
     assert_eq!(problem.reason, "not the root that is in use; set aside as ca.pem.bad-1");
@@ -233,9 +238,9 @@ fn a_root_is_replaced_before_its_leafs_would_outlive_it() {
     let app = [wanted("app.test", RouteTls::Auto)];
     let start = OffsetDateTime::now_utc();
     let mut certificates = Certificates::open_at(state_dir.path(), start).expect("open");
-    certificates.assemble_at(&app, start);
+    certificates.assemble_at(&app, &Stock::default(), start);
     let late = start + issue::ROOT_LIFE - Duration::days(30);
-    let assembled = certificates.assemble_at(&app, late);
+    let assembled = certificates.assemble_at(&app, &Stock::default(), late);
     assert_eq!(assembled.trusted, [true]);
     assert!(
         assembled.problems[0].reason.starts_with("the root expires"),
@@ -248,13 +253,13 @@ fn a_root_is_replaced_before_its_leafs_would_outlive_it() {
 fn a_torn_or_foreign_file_is_set_aside_and_reported() {
     let state_dir = state_dir();
     let app = [wanted("app.test", RouteTls::Auto)];
-    open(&state_dir).assemble(&app);
+    open(&state_dir).assemble(&app, &Stock::default());
     let leafs = state_dir.path().join("local-ca/leafs");
     let leaf = leafs.join("app.test.pem");
 
     let whole = fs::read_to_string(&leaf).expect("leaf");
     fs::write(&leaf, &whole[..whole.len() / 2]).expect("tear");
-    let torn = open(&state_dir).assemble(&app);
+    let torn = open(&state_dir).assemble(&app, &Stock::default());
     assert_eq!(torn.trusted, [true]);
     assert_eq!(torn.problems.len(), 1, "{:?}", torn.problems);
     assert_eq!(
@@ -266,7 +271,7 @@ fn a_torn_or_foreign_file_is_set_aside_and_reported() {
     let foreign = fs::read_to_string(foreign.cert).expect("cert")
         + &fs::read_to_string(foreign.key).expect("key");
     fs::write(&leaf, &foreign).expect("replace");
-    let replaced = open(&state_dir).assemble(&app);
+    let replaced = open(&state_dir).assemble(&app, &Stock::default());
     assert_eq!(replaced.trusted, [true]);
     assert_eq!(
         replaced.problems[0].to_string(),
@@ -293,7 +298,8 @@ fn files_cover_names_and_parents() {
         ("example.org", false),
         ("*.example.org", true),
     ];
-    let assembled = certificates.assemble(&hosts.map(|(host, _)| wanted(host, RouteTls::Auto)));
+    let assembled = certificates
+        .assemble(&hosts.map(|(host, _)| wanted(host, RouteTls::Auto)), &Stock::default());
     assert_eq!(assembled.trusted, hosts.map(|(_, trusted)| trusted));
     let want: [&[String]; 3] = [&[], &["app.example.com".into()], &["*.example.org".into()]];
     assert_eq!(names(&assembled), want);
@@ -306,7 +312,8 @@ fn a_name_stands_in_one_certificate_only() {
     let mut certificates = open(&state_dir);
     let now = OffsetDateTime::now_utc();
     assert_eq!(certificates.set_files(&[write_files(&state_dir, "app.example.com", now)]), []);
-    let assembled = certificates.assemble(&[wanted("app.example.com", RouteTls::Local)]);
+    let assembled =
+        certificates.assemble(&[wanted("app.example.com", RouteTls::Local)], &Stock::default());
     let [_default, leaf] = assembled.certificates.as_slice() else { panic!("two certificates") };
     handshake(&certificates.local_ca_pem(), leaf, "app.example.com").expect("the local CA's");
 }
@@ -352,7 +359,8 @@ fn a_bad_file_is_named_and_the_others_stand() {
         let [problem] = problems.as_slice() else { panic!("{reason}: {problems:?}") };
         assert_eq!(problem.thing, thing.display().to_string());
         assert!(problem.reason.starts_with(reason), "{} is not {reason}", problem.reason);
-        let assembled = certificates.assemble(&[wanted("good.example.com", RouteTls::Auto)]);
+        let assembled =
+            certificates.assemble(&[wanted("good.example.com", RouteTls::Auto)], &Stock::default());
         assert_eq!(assembled.trusted, [true], "{reason}");
         assert_eq!(assembled.reports[0].state, CertificateState::Failed);
         assert!(assembled.reports[0].last_error.is_some());
@@ -373,15 +381,105 @@ fn a_file_that_turns_bad_leaves_the_old_one_in_service_until_it_expires() {
         problems[0].reason,
         "no certificate in it (expected PEM); the certificate read before stays in service"
     );
-    let assembled = certificates.assemble(&app);
+    let assembled = certificates.assemble(&app, &Stock::default());
     assert_eq!(assembled.trusted, [true]);
     assert_eq!(assembled.reports[0].state, CertificateState::Valid);
 
-    let expired = certificates.assemble_at(&app, OffsetDateTime::now_utc() + Duration::days(91));
+    let expired = certificates.assemble_at(
+        &app,
+        &Stock::default(),
+        OffsetDateTime::now_utc() + Duration::days(91),
+    );
     assert_eq!(expired.trusted, [false]);
     assert_eq!(expired.certificates.len(), 1);
     assert_eq!(expired.reports[0].state, CertificateState::Expired);
 
     assert_eq!(certificates.set_files(&[]), []);
-    assert_eq!(certificates.assemble(&app).trusted, [false]);
+    assert_eq!(certificates.assemble(&app, &Stock::default()).trusted, [false]);
+}
+
+/// What a CA has issued for these names, each in a certificate of its own.
+fn stock(directory: &TempDir, names: &[&str], now: OffsetDateTime) -> Stock {
+    let issued = names.iter().map(|name| {
+        let files = write_files(directory, name, now);
+        let text = |path: &Path| fs::read_to_string(path).expect("it was just written");
+        let pair = Pair::parse(&text(&files.cert), &text(&files.key)).expect("a pair");
+        let issued = Issued { pair: Arc::new(pair), origin: Default::default() };
+        ((*name).to_owned(), issued)
+    });
+    Stock { issued: issued.collect(), ..Stock::default() }
+}
+
+fn agreed(acme: AcmeSettings) -> AcmeSettings {
+    AcmeSettings { agree_tos: true, ..acme }
+}
+
+#[test]
+fn who_may_be_ordered_for() {
+    use RouteTls::*;
+    let usual = || agreed(AcmeSettings::default());
+    let asked = || AcmeSettings { automatic: false, ..usual() };
+    let denied = || AcmeSettings { deny: vec!["*.example.com".parse().expect("it")], ..usual() };
+    let order = |name: &str| Some(Source::Acme(name.to_owned()));
+    for (acme, pattern, tls, want) in [
+        (usual(), "app.example.com", Auto, order("app.example.com")),
+        (usual(), "app.test", Auto, Some(Source::LocalCa("app.test".into()))),
+        (usual(), "app.test", Acme, order("app.test")),
+        (usual(), "192.0.2.1", Auto, Some(Source::Nobody)),
+        (usual(), "192.0.2.1", Acme, order("192.0.2.1")),
+        (usual(), "*.example.com", Auto, Some(Source::Nobody)),
+        (usual(), "*.example.com", Acme, None),
+        (usual(), "app.example.com", Off, Some(Source::Nobody)),
+        (asked(), "app.example.com", Auto, Some(Source::Nobody)),
+        (asked(), "app.example.com", Acme, order("app.example.com")),
+        (denied(), "app.example.com", Auto, Some(Source::Nobody)),
+        (denied(), "app.example.com", Acme, None),
+        (AcmeSettings::default(), "app.example.com", Auto, Some(Source::Nobody)),
+        (AcmeSettings::default(), "app.example.com", Acme, None),
+    ] {
+        let got = source(&wanted(pattern, tls), false, &acme).ok();
+        assert_eq!(got, want, "{pattern} {tls:?}");
+    }
+}
+
+#[test]
+fn a_wildcard_in_hand_is_used_in_place_of_an_order() {
+    let state_dir = state_dir();
+    let now = OffsetDateTime::now_utc();
+    let mut certificates = open(&state_dir);
+    certificates.set_acme(agreed(AcmeSettings::default()));
+    let stock = stock(&state_dir, &["*.example.com", "own.example.com"], now);
+    let hosts = ["app.example.com", "own.example.com", "app.example.org"];
+    let assembled = certificates.assemble(&hosts.map(|host| wanted(host, RouteTls::Auto)), &stock);
+    assert_eq!(assembled.trusted, [true, true, false]);
+    let ids: Vec<&str> = assembled.desired.iter().map(Desired::id).collect();
+    assert_eq!(ids, ["app.example.org", "own.example.com"]);
+    let kinds: Vec<_> =
+        assembled.reports.iter().map(|report| (report.kind, report.state)).collect();
+    use CertificateState::{Pending, Valid};
+    assert_eq!(
+        kinds,
+        [
+            (CertificateKind::Acme, Valid),
+            (CertificateKind::Acme, Pending),
+            (CertificateKind::Acme, Valid),
+            (CertificateKind::Default, Valid),
+        ]
+    );
+
+    let late = now + Duration::days(91);
+    let expired = certificates.assemble_at(&[wanted(hosts[0], RouteTls::Auto)], &stock, late);
+    assert_eq!(expired.trusted, [false]);
+    assert_eq!(expired.desired[0].id(), "app.example.com");
+    assert_eq!(expired.certificates.len(), 1);
+}
+
+#[test]
+fn a_certificate_that_nobody_routes_any_more_is_not_served() {
+    let state_dir = state_dir();
+    let mut certificates = open(&state_dir);
+    certificates.set_acme(agreed(AcmeSettings::default()));
+    let stock = stock(&state_dir, &["app.example.com"], OffsetDateTime::now_utc());
+    let assembled = certificates.assemble(&[], &stock);
+    assert_eq!((assembled.certificates.len(), assembled.desired.len()), (1, 0));
 }

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admin::answers::{Refused, Reloaded, UpgradeOrder};
 use super::admin::server::{Order, ReloadReply};
+use super::certificates::acme::Stock;
 use super::docker::Containers;
 use super::generations::{Event, Generations};
 use super::journal::Entry;
@@ -52,6 +53,8 @@ pub struct Controller<'a> {
     pub containers: watch::Receiver<Arc<Containers>>,
     pub reachable: watch::Receiver<Arc<HashSet<Target>>>,
     pub asked: watch::Receiver<HashSet<Target>>,
+    /// What CAs have issued, and what they are to be answered.
+    pub stock: watch::Receiver<Arc<Stock>>,
     /// Until Docker has answered this program, workers route by what the one before it published.
     pub holding: bool,
     pub orders: mpsc::Receiver<Order>,
@@ -125,6 +128,7 @@ impl Controller<'_> {
                 Ok(()) = self.containers.changed() => { self.publish(); None }
                 Ok(()) = self.reachable.changed() => { self.publish(); None }
                 Ok(()) = self.asked.changed() => None,
+                Ok(()) = self.stock.changed() => { self.publish(); None }
                 () = sleep(until_due(self.publisher.due())) => { self.publish(); None }
                 () = sleep_until(first_list_limit), if !ready => None,
             };

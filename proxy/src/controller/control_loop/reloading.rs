@@ -51,8 +51,7 @@ impl Controller<'_> {
 
     /// Makes a configuration the one that holds: what goes live in place does so now.
     pub(super) fn take(&mut self, live: Live) -> Reloaded {
-        let config = &live.config;
-        let problems = self.publisher.configure(config.routes.clone(), &config.certificates);
+        let problems = self.publisher.configure(&live.config);
         self.live = live;
         let changes = self.publish();
         let mut warnings: Vec<_> = problems.iter().map(ToString::to_string).collect();

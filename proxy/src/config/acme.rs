@@ -1,0 +1,202 @@
+//! `[acme]`: whether, from whom and for which names certificates are ordered.
+
+use std::path::PathBuf;
+
+use http::Uri;
+use serde::{Deserialize, Serialize};
+use toml::de::DeValue;
+
+use super::reader::{Problem, Section};
+use super::value;
+use crate::protocol::pattern::HostPattern;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// Nothing is ordered before this is true.
+    pub agree_tos: bool,
+    /// For the CA's mail about the account.
+    pub email: Option<String>,
+    /// Asked in this order: the next one where a CA itself is at fault. Never empty.
+    pub directories: Vec<Directory>,
+    /// Roots, as PEM, that a CA's own endpoint is trusted by, beside the public ones.
+    pub ca_file: Option<PathBuf>,
+    /// Those that may be used, the preferred one first. Never empty.
+    pub challenges: Vec<ChallengeKind>,
+    /// Every routed name, not only those that ask for it.
+    pub automatic: bool,
+    /// Names that may be ordered; empty means all.
+    pub allow: Vec<HostPattern>,
+    /// Names that may not, whatever `allow` says.
+    pub deny: Vec<HostPattern>,
+    /// What the CA shall issue, where it has a choice (`shortlived`, `tlsserver`).
+    pub profile: Option<String>,
+    pub key: KeyKind,
+}
+
+impl Default for Acme {
+    fn default() -> Self {
+        Acme {
+            agree_tos: false,
+            email: None,
+            directories: vec![Directory::named("letsencrypt").expect("it is in the list")],
+            ca_file: None,
+            challenges: vec![ChallengeKind::Http01, ChallengeKind::TlsAlpn01],
+            automatic: true,
+            allow: Vec::new(),
+            deny: Vec::new(),
+            profile: None,
+            key: KeyKind::default(),
+        }
+    }
+}
+
+/// Where a CA's ACME server says what it has (RFC 8555 section 7.1.1).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Directory {
+    pub url: String,
+}
+
+/// The names that stand for a URL.
+const DIRECTORIES: [(&str, &str); 4] = [
+    ("letsencrypt", "https://acme-v02.api.letsencrypt.org/directory"),
+    ("letsencrypt-staging", "https://acme-staging-v02.api.letsencrypt.org/directory"),
+    ("zerossl", "https://acme.zerossl.com/v2/DV90"),
+    ("google", "https://dv.acme-v02.api.pki.goog/directory"),
+];
+
+impl Directory {
+    pub fn named(name: &str) -> Option<Self> {
+        let (_, url) = DIRECTORIES.iter().find(|(known, _)| *known == name)?;
+        Some(Directory { url: (*url).to_owned() })
+    }
+
+    /// A name of the list, or an `https` URL.
+    ///
+    /// # Errors
+    /// The sentence for what is neither.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if let Some(directory) = Directory::named(text) {
+            return Ok(directory);
+        }
+        let is_https = |uri: &Uri| uri.scheme_str() == Some("https") && uri.host().is_some();
+        if text.parse().is_ok_and(|uri| is_https(&uri)) {
+            return Ok(Directory { url: text.to_owned() });
+        }
+        let names: Vec<String> =
+            DIRECTORIES.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        Err(format!("`{text}` is neither an https URL nor one of {}", names.join(", ")))
+    }
+}
+
+/// How control over a name is shown (RFC 8555 section 8, RFC 8737).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ChallengeKind {
+    #[serde(rename = "http-01")]
+    Http01,
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+impl ChallengeKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ChallengeKind::Http01 => "http-01",
+            ChallengeKind::TlsAlpn01 => "tls-alpn-01",
+        }
+    }
+}
+
+const CHALLENGES: &[(&str, ChallengeKind)] =
+    &[("http-01", ChallengeKind::Http01), ("tls-alpn-01", ChallengeKind::TlsAlpn01)];
+
+/// The key of a certificate.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum KeyKind {
+    #[default]
+    Ec256,
+    Ec384,
+    Rsa2048,
+    Rsa3072,
+    Rsa4096,
+}
+
+const KEYS: &[(&str, KeyKind)] = &[
+    ("ec-256", KeyKind::Ec256),
+    ("ec-384", KeyKind::Ec384),
+    ("rsa-2048", KeyKind::Rsa2048),
+    ("rsa-3072", KeyKind::Rsa3072),
+    ("rsa-4096", KeyKind::Rsa4096),
+];
+
+pub(super) fn acme(section: &mut Section<'_, '_, '_>, acme: &mut Acme) {
+    section.read("agree_tos", &mut acme.agree_tos, value::boolean);
+    section.read("email", &mut acme.email, email);
+    section.read("directory", &mut acme.directories, directories);
+    section.read("ca_file", &mut acme.ca_file, ca_file);
+    section.read("challenges", &mut acme.challenges, challenges);
+    section.read("automatic", &mut acme.automatic, value::boolean);
+    patterns(section, "allow", &mut acme.allow);
+    patterns(section, "deny", &mut acme.deny);
+    section.read("profile", &mut acme.profile, optional_text);
+    section.read("key", &mut acme.key, value::one_of(KEYS));
+}
+
+/// Empty is none.
+fn optional_text(value: &DeValue<'_>) -> Result<Option<String>, Problem> {
+    let text = value::text(value)?.trim();
+    Ok((!text.is_empty()).then(|| text.to_owned()))
+}
+
+fn email(value: &DeValue<'_>) -> Result<Option<String>, Problem> {
+    match optional_text(value)? {
+        Some(text) if !text.contains('@') || text.contains([' ', ',']) => {
+            Err(format!("`{text}` is not an e-mail address").into())
+        }
+        email => Ok(email),
+    }
+}
+
+fn ca_file(value: &DeValue<'_>) -> Result<Option<PathBuf>, Problem> {
+    match optional_text(value)? {
+        Some(_) => value::path(value).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// One, or a list of them.
+fn directories(value: &DeValue<'_>) -> Result<Vec<Directory>, Problem> {
+    let directory = |value: &DeValue<'_>| Ok(Directory::parse(value::text(value)?)?);
+    match value.as_array() {
+        Some(list) => distinct(list.iter().map(|item| directory(item.get_ref()))),
+        None => Ok(vec![directory(value)?]),
+    }
+}
+
+fn challenges(value: &DeValue<'_>) -> Result<Vec<ChallengeKind>, Problem> {
+    let list = value.as_array().ok_or_else(|| Problem::from("expected a list"))?;
+    distinct(list.iter().map(|item| value::one_of(CHALLENGES)(item.get_ref())))
+}
+
+/// At least one, and each once.
+fn distinct<T: PartialEq>(
+    items: impl Iterator<Item = Result<T, Problem>>,
+) -> Result<Vec<T>, Problem> {
+    let mut list = Vec::new();
+    for item in items {
+        let item = item?;
+        if list.contains(&item) {
+            return Err("names one of them twice".into());
+        }
+        list.push(item);
+    }
+    if list.is_empty() { Err("empty".into()) } else { Ok(list) }
+}
+
+fn patterns(section: &mut Section<'_, '_, '_>, key: &'static str, target: &mut Vec<HostPattern>) {
+    let list = section.list(key, |value| {
+        value::text(value)?.parse::<HostPattern>().map_err(|error| error.to_string().into())
+    });
+    if let Some(list) = list {
+        *target = list.into_iter().map(toml::Spanned::into_inner).collect();
+    }
+}

@@ -1,0 +1,135 @@
+//! When a certificate is renewed. Pure: time is an argument, and chance comes from the certificate.
+
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
+use time::{Duration, OffsetDateTime};
+
+/// Below this a life is short: half of it is left for what may go wrong, not a third.
+const SHORT_LIFE: Duration = Duration::days(10);
+/// Certificates that came together are not renewed together: earlier by up to this part of the rest.
+const JITTER: i32 = 10;
+/// A window is asked for anew at least this often (RFC 9773 section 4.3.2 leaves it to the CA).
+pub const LONGEST_PAUSE: Duration = Duration::hours(12);
+/// A CA that wants to be asked more often is not.
+const SHORTEST_PAUSE: Duration = Duration::minutes(1);
+
+/// What a CA suggests for one certificate (RFC 9773).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Whose: authority key identifier and serial.
+    pub certificate: String,
+    #[serde(with = "time::serde::rfc3339")]
+    pub start: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339")]
+    pub end: OffsetDateTime,
+    /// When to ask again.
+    #[serde(with = "time::serde::rfc3339")]
+    pub next_look: OffsetDateTime,
+}
+
+impl Window {
+    /// When to ask again, if the CA said `pause`.
+    pub fn next_look(pause: Duration, now: OffsetDateTime) -> OffsetDateTime {
+        now + pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+    }
+}
+
+/// The life of a certificate, and what its bytes give for chance.
+#[derive(Debug, Clone, Copy)]
+pub struct Life {
+    pub not_before: OffsetDateTime,
+    pub not_after: OffsetDateTime,
+    /// From 0 to 1, another one for each certificate and always the same for one: a restart changes
+    /// nothing.
+    pub chance: f64,
+}
+
+/// From 0 to 1.
+pub fn chance(der: &[u8]) -> f64 {
+    let hash = digest(&SHA256, der);
+    let (head, _) = hash.as_ref().split_first_chunk().expect("SHA-256 has 32 bytes");
+    f64::from(u32::from_be_bytes(*head)) / f64::from(u32::MAX)
+}
+
+/// At a random second of the window, else at two thirds of the life (half where it is short), less
+/// a jitter. Never later than without a window: one that lies behind the end is a mistake.
+pub fn due(life: Life, window: Option<&Window>) -> OffsetDateTime {
+    let whole = life.not_after - life.not_before;
+    let rest = if whole < SHORT_LIFE { whole / 2 } else { whole / 3 };
+    match window {
+        Some(window) if window.start <= window.end && window.start < life.not_after => {
+            let at = window.start + (window.end - window.start) * life.chance;
+            at.min(life.not_after - rest / JITTER)
+        }
+        _ => life.not_after - rest - rest / JITTER * life.chance,
+    }
+}
+
+/// A warning is worth it: what is left is less than a quarter, and it was to be renewed long ago.
+pub fn is_late(life: Life, now: OffsetDateTime) -> bool {
+    life.not_after - now < (life.not_after - life.not_before) / 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: OffsetDateTime = time::macros::datetime!(2026-01-01 00:00 UTC);
+
+    fn life(days: i64, chance: f64) -> Life {
+        Life { not_before: START, not_after: START + Duration::days(days), chance }
+    }
+
+    fn window(start: i64, end: i64) -> Option<Window> {
+        Some(Window {
+            certificate: String::new(),
+            start: START + Duration::days(start),
+            end: START + Duration::days(end),
+            next_look: START,
+        })
+    }
+
+    #[test]
+    fn renewal_days() {
+        for (days, chance, window, want) in [
+            (90, 0.0, None, Duration::days(60)),
+            (90, 1.0, None, Duration::days(57)),
+            (6, 0.0, None, Duration::days(3)),
+            (6, 1.0, None, Duration::days(3) - Duration::hours(7) - Duration::minutes(12)),
+            (90, 0.5, window(50, 52), Duration::days(51)),
+            (90, 0.0, window(50, 52), Duration::days(50)),
+            // A revocation: the CA wants it to have been renewed already.
+            (90, 0.5, window(-2, -1), Duration::days(-2) + Duration::hours(12)),
+            // Mistakes of the CA.
+            (90, 0.0, window(52, 50), Duration::days(60)),
+            (90, 0.0, window(100, 101), Duration::days(60)),
+            (90, 1.0, window(80, 100), Duration::days(87)),
+        ] {
+            assert_eq!(due(life(days, chance), window.as_ref()) - START, want, "{days} {window:?}");
+        }
+    }
+
+    #[test]
+    fn the_last_quarter_is_late() {
+        for (day, want) in [(60, false), (67, false), (68, true), (89, true)] {
+            assert_eq!(is_late(life(90, 0.0), START + Duration::days(day)), want, "day {day}");
+        }
+    }
+
+    #[test]
+    fn the_ca_is_asked_at_least_twice_a_day() {
+        for (pause, want) in [
+            (Duration::hours(6), Duration::hours(6)),
+            (Duration::days(3), Duration::hours(12)),
+            (Duration::ZERO, Duration::minutes(1)),
+        ] {
+            assert_eq!(Window::next_look(pause, START) - START, want);
+        }
+    }
+
+    #[test]
+    fn chance_is_between_0_and_1_and_differs() {
+        let (one, two) = (chance(b"one"), chance(b"two"));
+        assert!((0.0..=1.0).contains(&one) && (0.0..=1.0).contains(&two) && one != two);
+    }
+}

@@ -15,6 +15,7 @@ in_modes! {
     an_upgrade_tells_its_outcome_as_json;
     ebpf:
     a_good_canary_gets_its_share_and_then_everything,
+    a_canary_goes_on_while_routes_change,
     a_canary_that_answers_with_errors_is_taken_back,
     a_canary_that_crashes_is_taken_back,
     a_second_handoff_during_a_canary_is_refused_by_name,
@@ -34,6 +35,25 @@ async fn a_good_canary_gets_its_share_and_then_everything(mode: Mode) {
     let (tried, _) = steps.split_once(" connections, 0 failed handshakes").expect("what it did");
     let tried: u64 = tried.rsplit(' ').next().and_then(|n| n.parse().ok()).expect("a number");
     assert!(tried > 0, "{steps}");
+}
+
+async fn a_canary_goes_on_while_routes_change(mode: Mode) {
+    let stage = Stage::start(mode).await;
+    let load = stage.mixed_load().await;
+    let mut canary = stage.baton.spawn_command(&["upgrade", "--canary", "50%", "--for", "2s"]);
+    let upstream = [stage.upstream.address()];
+    let mut number = 0;
+    while canary.try_wait().expect("our child").is_none() {
+        let config = stage.config().route(&format!("extra{number}.test"), &upstream);
+        // While the program becomes the next one, nobody answers.
+        stage.baton.try_reconfigure(&config);
+        number += 1;
+        more_requests(&load, 10).await;
+    }
+    let output = canary.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stage.active()["id"], 2);
+    nobody_felt_anything(&load.stop().await);
 }
 
 async fn a_canary_that_answers_with_errors_is_taken_back(mode: Mode) {

@@ -107,8 +107,13 @@ impl Baton {
 
     /// Replaces the configuration file and tells baton; what it says.
     pub fn reconfigure(&self, config: &Config) -> Value {
+        self.try_reconfigure(config).expect("the admin socket answers")
+    }
+
+    /// As [`Baton::reconfigure`]; none where nobody answers.
+    pub fn try_reconfigure(&self, config: &Config) -> Option<Value> {
         self.write_config(config);
-        self.ask("POST", "/reload").expect("the admin socket answers")
+        self.ask("POST", "/reload")
     }
 
     /// Replaces the configuration file and tells nobody.

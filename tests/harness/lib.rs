@@ -26,7 +26,7 @@ pub use curl::{Answer, Curl};
 pub use docker::{Container, Docker, Network};
 pub use dockerd::Dockerd;
 pub use link::Link;
-pub use memory::{peak, reset_peak, resident};
+pub use memory::{peak, proportional, reset_peak, resident};
 pub use namespace::Namespace;
 pub use openssl::self_signed;
 pub use pebble::{Pebble, PebbleOptions};

@@ -5,6 +5,7 @@ mod ebpf;
 mod interrupt;
 mod packages;
 mod process;
+mod soak;
 mod steps;
 mod test;
 
@@ -18,6 +19,8 @@ use clap::Parser;
 enum Xtask {
     /// Formatting, clippy, unit tests, and the black-box tests of the built binary.
     Test(test::Options),
+    /// Handoffs at length, under load: what clients feel, what the kernel counts, what it costs.
+    Soak(soak::Options),
     /// Compiles the selector that runs in the kernel, into the tree.
     Ebpf(ebpf::Options),
 }
@@ -25,6 +28,7 @@ enum Xtask {
 fn main() -> ExitCode {
     let result = match Xtask::parse() {
         Xtask::Test(options) => test::test(&options),
+        Xtask::Soak(options) => soak::soak(&options),
         Xtask::Ebpf(options) => ebpf::ebpf(&options),
     };
     match result {

@@ -122,9 +122,20 @@ enum Phase {
 }
 
 /// What a phase ended with.
-enum Progress {
+#[derive(Debug)]
+pub enum Progress {
     Started(Result<Worker, String>),
     Tried(Outcome),
+}
+
+/// What there is to do.
+#[derive(Debug)]
+pub enum Step {
+    Handoff(Progress),
+    /// The draining worker of this index.
+    Gone(usize),
+    Swept,
+    NobodyLeft,
 }
 
 /// What became of the generations.
@@ -356,30 +367,35 @@ impl Generations {
         }
     }
 
-    /// Drives a handoff and the drains until there is something to say. Cancel safe.
-    pub async fn next(&mut self) -> Event {
-        loop {
-            tokio::select! {
-                progress = progress(&mut self.under_way) => {
-                    // `progress` returns only with a handoff under way.
-                    if let Some(under_way) = self.under_way.take()
-                        && let Some(event) = self.follow(under_way, progress).await
-                    {
-                        return event;
-                    }
-                }
-                gone = first_gone(&mut self.draining) => {
-                    self.draining.remove(gone).join().await;
-                    self.publish();
-                }
-                Some(_) = self.sweeps.join_next() => {}
-                () = self.active.gone(), if self.draining.is_empty() => return Event::AllGone,
+    /// Waits until there is something to do: see [`Generations::follow`]. Cancel safe.
+    pub async fn next(&mut self) -> Step {
+        tokio::select! {
+            progress = progress(&mut self.under_way) => Step::Handoff(progress),
+            gone = first_gone(&mut self.draining) => Step::Gone(gone),
+            Some(_) = self.sweeps.join_next() => Step::Swept,
+            () = self.active.gone(), if self.draining.is_empty() => Step::NobodyLeft,
+        }
+    }
+
+    /// Does what there is to do. Not cancel safe: between its steps a worker is nobody's.
+    pub async fn follow(&mut self, step: Step) -> Option<Event> {
+        match step {
+            Step::Handoff(progress) => {
+                let under_way = self.under_way.take()?;
+                self.advance(under_way, progress).await
             }
+            Step::Gone(gone) => {
+                self.draining.remove(gone).join().await;
+                self.publish();
+                None
+            }
+            Step::Swept => None,
+            Step::NobodyLeft => Some(Event::AllGone),
         }
     }
 
     /// The next phase of a handoff, or its end.
-    async fn follow(&mut self, under_way: UnderWay, progress: Progress) -> Option<Event> {
+    async fn advance(&mut self, under_way: UnderWay, progress: Progress) -> Option<Event> {
         let UnderWay { phase, listeners, canary, entry, drain } = under_way;
         let worker = match (progress, phase) {
             (Progress::Started(Err(error)), _) => return Some(self.failed(entry, &error)),
@@ -387,7 +403,7 @@ impl Generations {
                 self.note_ready(&worker, &entry);
                 self.catch_up(&worker).await;
                 if let Some(plan) = canary {
-                    let phase = self.try_out(worker, &plan, &entry).await;
+                    let phase = self.try_out(worker, &plan, &entry);
                     self.under_way = Some(UnderWay { phase, listeners, canary, entry, drain });
                     self.publish();
                     return None;
@@ -435,7 +451,7 @@ impl Generations {
         }
     }
 
-    async fn try_out(&self, worker: Worker, plan: &Plan, entry: &Entry) -> Phase {
+    fn try_out(&self, worker: Worker, plan: &Plan, entry: &Entry) -> Phase {
         let active = self.active.handle();
         self.common.ground.steering.share(&active, &worker.handle(), plan.share.share());
         entry.step(format!(
@@ -444,7 +460,7 @@ impl Generations {
             self.common.last_id,
             plan.time().as_secs()
         ));
-        Phase::OnTrial(Box::new(Trial::begin(worker, active, plan).await))
+        Phase::OnTrial(Box::new(Trial::begin(worker, active, plan)))
     }
 
     /// A canary gets nothing more, and finishes what it has begun.

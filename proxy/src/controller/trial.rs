@@ -29,8 +29,8 @@ pub struct Trial {
 #[derive(Debug)]
 struct Watched {
     handle: Handle,
-    /// What it had done before the canary began.
-    before: Sample,
+    /// What it had done at the first look.
+    before: Option<Sample>,
 }
 
 /// How a trial ended.
@@ -44,9 +44,9 @@ pub enum Outcome {
 
 impl Trial {
     /// Called when the share has begun.
-    pub async fn begin(worker: Worker, active: Handle, plan: &Plan) -> Self {
-        let canary = Watched::begin(worker.handle()).await;
-        let active = Watched::begin(active).await;
+    pub fn begin(worker: Worker, active: Handle, plan: &Plan) -> Self {
+        let canary = Watched { handle: worker.handle(), before: None };
+        let active = Watched { handle: active, before: None };
         let now = Instant::now();
         Trial { worker, active, canary, until: now + plan.time(), next_look: now, silent: 0 }
     }
@@ -83,15 +83,10 @@ impl Trial {
 }
 
 impl Watched {
-    async fn begin(handle: Handle) -> Self {
-        let before = handle.stats(STATS_LIMIT).await;
-        let before = before.as_ref().map(Sample::of).unwrap_or_default();
-        Watched { handle, before }
-    }
-
-    /// Since the canary began; none when the worker does not say.
-    async fn sample(&self) -> Option<Sample> {
+    /// Since the first sample; none when the worker does not say.
+    async fn sample(&mut self) -> Option<Sample> {
         let stats = self.handle.stats(STATS_LIMIT).await?;
-        Some(Sample::of(&stats).since(self.before))
+        let now = Sample::of(&stats);
+        Some(now.since(*self.before.get_or_insert(now)))
     }
 }

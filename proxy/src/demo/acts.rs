@@ -11,21 +11,40 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::configuration::{Demo, Variant};
 use super::controller::Controller;
 use super::{Bar, EXTRA_HOST};
+use crate::controller::canary::Plan;
+use crate::controller::generations::Launch;
+use crate::protocol::fault::Fault;
 
 /// For a route that was added to answer, and for one that was removed to stop answering.
 const CHANGE_LIMIT: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
 
-#[derive(Debug, Clone, Copy)]
+/// The share that a canary gets here, and for how long.
+const CANARY_SHARE: &str = "20%";
+const CANARY_SECONDS: u64 = 2;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
     AddRoute,
     RemoveRoute,
     Reload,
     Upgrade,
+    GoodCanary,
+    BadCanary,
+    Kill,
     Rollback,
 }
 
-const ACTS: [Act; 5] = [Act::AddRoute, Act::RemoveRoute, Act::Reload, Act::Upgrade, Act::Rollback];
+const ACTS: [Act; 8] = [
+    Act::AddRoute,
+    Act::RemoveRoute,
+    Act::Reload,
+    Act::Upgrade,
+    Act::GoodCanary,
+    Act::BadCanary,
+    Act::Kill,
+    Act::Rollback,
+];
 
 impl Act {
     fn name(self) -> &'static str {
@@ -34,8 +53,33 @@ impl Act {
             Act::RemoveRoute => "route removed",
             Act::Reload => "reload of limits",
             Act::Upgrade => "upgrade to itself",
+            Act::GoodCanary => "upgrade with a canary",
+            Act::BadCanary => "bad canary, taken back",
+            Act::Kill => "worker killed with -9",
             Act::Rollback => "rollback",
         }
+    }
+
+    /// What happened when it is over, for the line that tells of it.
+    fn outcome(self) -> &'static str {
+        match self {
+            Act::BadCanary => "taken back",
+            Act::Kill => "another one serves",
+            _ => "live",
+        }
+    }
+
+    /// Whose failures no front door can prevent, in this act.
+    fn excuse(self) -> Option<&'static str> {
+        match self {
+            Act::BadCanary => Some("the bad canary's own answers, until it was taken back"),
+            Act::Kill => Some("in flight in the process that was killed"),
+            _ => None,
+        }
+    }
+
+    fn needs_selector(self) -> bool {
+        matches!(self, Act::GoodCanary | Act::BadCanary)
     }
 }
 
@@ -43,9 +87,11 @@ impl Act {
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) name: &'static str,
-    /// From the command until a client sees the route change, or until new connections go to the new
-    /// generation.
+    /// From the command until a client sees the route change, until new connections go to the new
+    /// generation, or until what was bad is gone.
     pub(super) took: Duration,
+    /// Why failures in this act are not held against it.
+    pub(super) excuse: Option<&'static str>,
     /// What clients had felt when it began: what came later, until the next act, is its own.
     failed_before: u64,
 }
@@ -68,16 +114,23 @@ impl Director<'_> {
     /// The acts, spread evenly over the time.
     pub(super) async fn play(&self, time: Duration) -> anyhow::Result<Vec<Done>> {
         let began = Instant::now();
-        let pause = time / (ACTS.len() as u32 + 1);
+        let can_share = self.controller.handoff_mode().await?.mode == "ebpf";
+        let acts: Vec<Act> =
+            ACTS.into_iter().filter(|act| can_share || !act.needs_selector()).collect();
+        if !can_share {
+            self.bar.say("no canary: it needs handoff mode ebpf (run the demo as root)");
+        }
+        let pause = time / (acts.len() as u32 + 1);
         let mut due = began;
         let mut done = Vec::new();
-        for act in ACTS {
+        for act in acts {
             due += pause;
             sleep_until(due).await;
             let failed_before = self.load.snapshot().failed();
             let took = self.perform(act).await?;
-            self.bar.say(&format!("{} under load, live after {} ms", act.name(), took.as_millis()));
-            done.push(Done { name: act.name(), took, failed_before });
+            let (name, outcome) = (act.name(), act.outcome());
+            self.bar.say(&format!("{name} under load, {outcome} after {} ms", took.as_millis()));
+            done.push(Done { name, took, excuse: act.excuse(), failed_before });
         }
         sleep_until(began + time).await;
         Ok(done)
@@ -91,8 +144,11 @@ impl Director<'_> {
                 self.demo.write(Variant { extra_route: false, more_streams: true })?;
                 self.controller.reload_workers().await
             }
-            Act::Upgrade => self.controller.become_program("/upgrade").await,
-            Act::Rollback => self.controller.become_program("/rollback").await,
+            Act::Upgrade => self.controller.upgrade(Launch::default()).await,
+            Act::GoodCanary => self.controller.upgrade(canary(None)).await,
+            Act::BadCanary => self.controller.failed_upgrade(canary(Some(Fault::Errors))).await,
+            Act::Kill => self.controller.kill_worker().await,
+            Act::Rollback => self.controller.rollback().await,
         }
     }
 
@@ -113,6 +169,19 @@ impl Director<'_> {
     }
 }
 
+fn canary(fault: Option<Fault>) -> Launch {
+    let share = CANARY_SHARE.parse().expect("a share");
+    Launch { canary: Some(Plan { share, seconds: CANARY_SECONDS }), fault }
+}
+
+/// Failures that nothing excuses.
+pub(super) fn unexcused(acts: &[Done], report: &Report) -> u64 {
+    let felt = failures(acts, report);
+    let before = acts.first().map_or(report.failed(), |first| first.failed_before);
+    let unexcused = acts.iter().zip(felt).filter(|(act, _)| act.excuse.is_none());
+    before + unexcused.map(|(_, failures)| failures).sum::<u64>()
+}
+
 async fn answers(target: &Target) -> bool {
     let report =
         Load::new(target.clone()).clients(Kind::Http1Fresh, 1).requests(1).start().finish().await;
@@ -125,11 +194,19 @@ mod tests {
 
     #[test]
     fn a_failure_belongs_to_the_act_before_it() {
-        let done = |failed_before| Done { name: "act", took: Duration::ZERO, failed_before };
+        let done = |failed_before| Done {
+            name: "act",
+            took: Duration::ZERO,
+            excuse: (failed_before == 0).then_some("because"),
+            failed_before,
+        };
         let mut report = Report::default();
         assert_eq!(failures(&[done(0), done(0)], &report), [0, 0]);
         let felt = report.kinds.entry(Kind::WebSocket).or_default();
         felt.failures.insert(baton_load::Cause::Reset, 5);
         assert_eq!(failures(&[done(0), done(3), done(3)], &report), [3, 0, 2]);
+        assert_eq!(unexcused(&[done(0), done(3), done(3)], &report), 2);
+        assert_eq!(unexcused(&[done(1)], &report), 5);
+        assert_eq!(unexcused(&[], &report), 5);
     }
 }

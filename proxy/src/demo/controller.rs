@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::configuration::Demo;
 use crate::controller::admin::answers::{Handoff, HandoffMode, Reloaded, Status, UpgradeOrder};
-use crate::controller::admin::client;
+use crate::controller::admin::client::{self, AskError};
+use crate::controller::generations::Launch;
 
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -86,11 +87,51 @@ impl Controller {
         to_flip(&reloaded.handoff.context("the reload made no new generation")?)
     }
 
-    /// An upgrade to the same file, or a rollback. Returns the time to the flip.
-    pub(super) async fn become_program(&self, path: &'static str) -> anyhow::Result<Duration> {
+    /// An upgrade to the same file. Returns the time to the flip.
+    pub(super) async fn upgrade(&self, launch: Launch) -> anyhow::Result<Duration> {
+        to_flip(&self.follow("/upgrade", launch).await?)
+    }
+
+    pub(super) async fn rollback(&self) -> anyhow::Result<Duration> {
+        to_flip(&self.follow("/rollback", Launch::default()).await?)
+    }
+
+    /// An upgrade to workers that are bad. Returns the time until the program before is back.
+    pub(super) async fn failed_upgrade(&self, launch: Launch) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        match self.follow("/upgrade", launch).await {
+            Err(AskError::Failed(_)) => Ok(began.elapsed()),
+            Err(error) => Err(error.into()),
+            Ok(_) => bail!("an upgrade to bad workers was not taken back"),
+        }
+    }
+
+    async fn follow(&self, path: &'static str, launch: Launch) -> Result<Handoff, AskError> {
         let socket = self.socket.clone();
-        let follow = move || client::follow(&socket, path, &UpgradeOrder::default(), |_| {});
-        to_flip(&tokio::task::spawn_blocking(follow).await?.context(path)?)
+        let order = UpgradeOrder { binary: None, launch };
+        let follow = move || client::follow(&socket, path, &order, |_| {});
+        tokio::task::spawn_blocking(follow).await.expect("following does not panic")
+    }
+
+    /// SIGKILL for the worker. Returns the time until another one serves.
+    pub(super) async fn kill_worker(&self) -> anyhow::Result<Duration> {
+        let worker = self.worker().await?.context("no worker")?;
+        let began = Instant::now();
+        kill(Pid::from_raw(i32::try_from(worker)?), Signal::SIGKILL)?;
+        while self.worker().await?.is_none_or(|pid| pid == worker) {
+            if began.elapsed() > READY_LIMIT {
+                bail!("no other worker serves {} s after the kill", READY_LIMIT.as_secs());
+            }
+            sleep(POLL).await;
+        }
+        Ok(began.elapsed())
+    }
+
+    /// The pid of the worker that gets new connections.
+    async fn worker(&self) -> anyhow::Result<Option<u32>> {
+        let status: Status = client::parse(&self.ask(Method::GET, "/status").await?)?;
+        let active = status.generations.into_iter().find(|other| other.state == "active");
+        Ok(active.and_then(|active| active.pid))
     }
 
     pub(super) async fn handoff_mode(&self) -> anyhow::Result<HandoffMode> {

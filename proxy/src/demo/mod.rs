@@ -1,8 +1,9 @@
 //! `baton demo`: the tour; needs nothing installed and no root.
 //!
 //! A real controller and worker on free ports of 127.0.0.1, three upstreams inside this process, and
-//! a load on them that counts what a client feels while routes change, workers hand over to others, and
-//! the program becomes itself again and goes back.
+//! a load on them that counts what a client feels while routes change, workers hand over to others
+//! or are killed, and the program becomes itself again, on a share of connections first, and goes
+//! back.
 
 mod acts;
 mod configuration;
@@ -127,8 +128,9 @@ async fn under_load(stage: &Stage, options: &Options) -> anyhow::Result<bool> {
     let report = load.stop().await;
     print!("{}", table::draw(&report));
     print_first_failures(&report);
-    print!("{}", table::draw_acts(&outcome?, &report));
-    Ok(report.failed() == 0)
+    let acts = outcome?;
+    print!("{}", table::draw_acts(&acts, &report));
+    Ok(acts::unexcused(&acts, &report) == 0)
 }
 
 /// Small enough for a laptop: the tour shows that nothing is lost, not how fast it is.

@@ -7,6 +7,8 @@ use baton_load::{Kind, KindReport, Report};
 
 use super::acts::{self, Done};
 
+const INTO_STRING: &str = "a string takes what it is given";
+
 pub(super) fn draw(report: &Report) -> String {
     let mut text = format!(
         "\n{:<24} {:>9} {:>9} {:>7} {:>9} {:>9}\n",
@@ -20,11 +22,14 @@ pub(super) fn draw(report: &Report) -> String {
 }
 
 pub(super) fn draw_acts(done: &[Done], report: &Report) -> String {
-    let mut text = format!("{:<24} {:>9} {:>9}\n", "act", "failures", "to live");
+    let mut text = format!("{:<24} {:>9} {:>9}\n", "act", "failures", "took");
     for (act, failures) in done.iter().zip(acts::failures(done, report)) {
         let took = format!("{} ms", act.took.as_millis());
-        writeln!(text, "{:<24} {failures:>9} {took:>9}", act.name)
-            .expect("a string takes what it is given");
+        write!(text, "{:<24} {failures:>9} {took:>9}", act.name).expect(INTO_STRING);
+        if let Some(excuse) = act.excuse.filter(|_| failures > 0) {
+            write!(text, "  {excuse}").expect(INTO_STRING);
+        }
+        text.push('\n');
     }
     text.push('\n');
     text
@@ -41,7 +46,7 @@ fn row(text: &mut String, kind: Kind, felt: &KindReport) {
         millis(felt.latency.quantile(0.5)),
         millis(felt.latency.quantile(0.99)),
     )
-    .expect("a string takes what it is given");
+    .expect(INTO_STRING);
 }
 
 fn millis(duration: Duration) -> String {

@@ -118,10 +118,11 @@ impl Controller<'_> {
         let mut ready = false;
         loop {
             let becoming = tokio::select! {
-                event = self.generations.next() => match event {
-                    Event::HandedOver => { self.handed_over(); None }
-                    Event::Failed { entry, error } => self.handoff_failed(entry, error),
-                    Event::AllGone => return Leave::Stopped,
+                step = self.generations.next() => match self.generations.follow(step).await {
+                    Some(Event::HandedOver) => { self.handed_over(); None }
+                    Some(Event::Failed { entry, error }) => self.handoff_failed(entry, error),
+                    Some(Event::AllGone) => return Leave::Stopped,
+                    None => None,
                 },
                 signal = signals.next() => self.obey(signal).await,
                 Some(order) = self.orders.recv() => self.follow(order),

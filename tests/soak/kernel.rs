@@ -1,0 +1,79 @@
+//! What the kernel counts of connections that it moves, drops or resets.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+
+/// Of /proc/net/netstat; the first two since Linux 5.14.
+const NAMES: [&str; 4] =
+    ["TCPMigrateReqSuccess", "TCPMigrateReqFailure", "ListenOverflows", "ListenDrops"];
+const TRACING: &str = "/sys/kernel/tracing";
+
+/// Counters at a moment.
+#[derive(Debug, Default)]
+pub struct Counters(BTreeMap<&'static str, u64>);
+
+impl Counters {
+    pub fn read() -> Self {
+        let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("TcpExt:")).collect();
+        let [names, values] = lines[..] else { return Counters::default() };
+        let all = names.split(' ').zip(values.split(' '));
+        let ours = all.filter_map(|(name, value)| {
+            let name = NAMES.into_iter().find(|known| *known == name)?;
+            Some((name, value.parse().ok()?))
+        });
+        Counters(ours.collect())
+    }
+
+    pub fn print_since(&self, before: &Counters, resets: Option<u64>) {
+        println!("{:<28} {:>9}", "kernel", "count");
+        for name in NAMES {
+            let change = self.0.get(name).zip(before.0.get(name)).map(|(now, then)| now - then);
+            print_count(name, change);
+        }
+        print_count("resets sent (tracepoint)", resets);
+    }
+}
+
+fn print_count(name: &str, count: Option<u64>) {
+    let count = count.map_or_else(|| "-".to_owned(), |count| count.to_string());
+    println!("{name:<28} {count:>9}");
+}
+
+/// Follows the tracepoint tcp:tcp_send_reset (Linux 4.16) of the whole machine, in an instance of
+/// its own below tracefs.
+#[derive(Debug)]
+pub struct Resets {
+    instance: PathBuf,
+}
+
+impl Resets {
+    /// None where this user may not trace, or tracefs is not mounted.
+    pub fn follow() -> Option<Self> {
+        let instance = Path::new(TRACING).join(format!("instances/baton-{}", std::process::id()));
+        fs::create_dir(&instance).ok()?;
+        let resets = Resets { instance };
+        fs::write(resets.instance.join("events/tcp/tcp_send_reset/enable"), "1").ok()?;
+        Some(resets)
+    }
+
+    /// How many were sent since then, as far as the buffer holds them.
+    pub fn count(&self) -> Option<u64> {
+        let pipe = self.instance.join("trace_pipe");
+        let pipe: File =
+            OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(pipe).ok()?;
+        let lines = BufReader::new(pipe).lines().map_while(Result::ok);
+        Some(lines.filter(|line| line.contains("tcp_send_reset")).count() as u64)
+    }
+}
+
+impl Drop for Resets {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.instance);
+    }
+}

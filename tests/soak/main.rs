@@ -1,0 +1,211 @@
+//! Handoffs at length, under load: what clients feel of them, what the kernel counts meanwhile, and
+//! what a handoff costs. `cargo xtask soak` runs it.
+
+mod kernel;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use baton_load::{Kind, Load, Protocol, Running, Target, Upstream, download};
+use baton_tests::{Baton, Config, proportional, until};
+use clap::Parser;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use kernel::{Counters, Resets};
+
+const HOST: &str = "app.test";
+const LIMIT: Duration = Duration::from_secs(60);
+/// Clients, and what each has in flight at most: the think time follows from the rate.
+const KEEP_ALIVE: usize = 32;
+const FRESH: usize = 16;
+const HTTP2: usize = 4;
+const STREAMS: usize = 16;
+const WEBSOCKETS: usize = 8;
+/// A body that spans several handoffs, in bytes, and bytes a second.
+const DOWNLOAD: u64 = 100_000_000;
+const PACE: u64 = 20_000_000;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask soak")]
+struct Options {
+    /// Handoffs, one after the other; each tenth is an upgrade, the others reload limits.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    handoffs: u64,
+    /// Requests a second, over all clients.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    rate: u64,
+    /// Routes beside the one under load.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=10_000))]
+    routes: u64,
+    /// `auto`, `ebpf` or `inherit`.
+    #[arg(long, default_value = "auto")]
+    mode: String,
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let failed = runtime.expect("a runtime").block_on(soak(&options));
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// How many requests and transfers failed.
+async fn soak(options: &Options) -> u64 {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let baton = Baton::start(config(options, &upstream, 0)).await;
+    let mode = baton.status_json()["handoff"]["mode"].clone();
+    println!("handoff mode {mode}, {} routes", options.routes + 1);
+    let memory = memory(&baton, options, &upstream).await;
+
+    let (before, resets) = (Counters::read(), Resets::follow());
+    let load = start_load(&baton, options);
+    let transfers = Transfers::start(baton.https(HOST));
+    let mut handoffs = Vec::new();
+    for number in 1..=options.handoffs {
+        handoffs.push(hand_over(&baton, options, &upstream, number).await);
+        settle(&baton).await;
+        if number % 10 == 0 {
+            let (requests, failed) = (load.snapshot().requests(), load.snapshot().failed());
+            println!("{number} handoffs, {requests} requests, {failed} failed");
+        }
+    }
+    let report = load.stop().await;
+    let (whole, torn) = transfers.stop().await;
+    print!("\n{report}");
+    println!("downloads of {} MB: {whole} whole, {torn} failed", DOWNLOAD / 1_000_000);
+    println!("rate: {:.0} requests/s\n", report.requests() as f64 / report.elapsed.as_secs_f64());
+    print_times(&handoffs);
+    println!("{memory}\n");
+    Counters::read().print_since(&before, resets.as_ref().and_then(Resets::count));
+    report.failed() + torn
+}
+
+fn config(options: &Options, upstream: &Upstream, number: u64) -> Config {
+    let upstream = [upstream.address()];
+    let config = Config::new().top(&format!("handoff = {:?}", options.mode)).route(HOST, &upstream);
+    let config = (0..options.routes)
+        .fold(config, |config, number| config.route(&format!("app{number}.test"), &upstream));
+    config.section(&format!("[limits]\nstreams = {}", 100 + number % 2))
+}
+
+fn start_load(baton: &Baton, options: &Options) -> Running {
+    let in_flight = KEEP_ALIVE + FRESH + HTTP2 * STREAMS + WEBSOCKETS;
+    let mean = Duration::from_secs_f64(in_flight as f64 / options.rate as f64);
+    Load::new(baton.https(HOST))
+        .clients(Kind::Http1KeepAlive, KEEP_ALIVE)
+        .clients(Kind::Http1Fresh, FRESH)
+        .clients(Kind::Http2 { streams: STREAMS }, HTTP2)
+        .clients(Kind::WebSocket, WEBSOCKETS)
+        .think(Duration::ZERO..2 * mean)
+        .start()
+}
+
+/// Downloads at limited speed, one after the other.
+struct Transfers {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<(u64, u64)>,
+}
+
+impl Transfers {
+    fn start(target: Target) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(async move {
+            let (mut whole, mut torn) = (0, 0);
+            while !*stopped.borrow() {
+                match download(&target, Protocol::Http1, DOWNLOAD, Some(PACE)).await {
+                    Ok(_) => whole += 1,
+                    Err(failure) => {
+                        println!("download: {failure}");
+                        torn += 1;
+                    }
+                }
+            }
+            (whole, torn)
+        });
+        Transfers { stop, task }
+    }
+
+    /// How many came whole, and how many did not.
+    async fn stop(self) -> (u64, u64) {
+        self.stop.send_replace(true);
+        self.task.await.expect("no panic")
+    }
+}
+
+/// The journal's entry of a handoff that is done.
+async fn hand_over(baton: &Baton, options: &Options, upstream: &Upstream, number: u64) -> Value {
+    if number.is_multiple_of(10) {
+        let output = baton.command(&["upgrade"]);
+        assert!(output.status.success(), "{output:?}\n{}", baton.stderr());
+    } else {
+        let said = baton.reconfigure(&config(options, upstream, number));
+        assert_eq!(said["handoff"]["outcome"], "done", "{said}");
+    }
+    baton.status_json()["last_handoffs"][0].clone()
+}
+
+/// Until one generation drains at most: that of the WebSockets, which live on.
+async fn settle(baton: &Baton) {
+    until("the drain of the old generation", LIMIT, async || {
+        let status = baton.status_json();
+        let generations = status["generations"].as_array()?;
+        (generations.iter().filter(|other| other["state"] == "draining").count() <= 1).then_some(())
+    })
+    .await;
+}
+
+/// What all processes hold by themselves (PSS, proc(5)), with one generation and with two.
+async fn memory(baton: &Baton, options: &Options, upstream: &Upstream) -> String {
+    let one = processes(baton);
+    // A WebSocket keeps the old generation.
+    let tunnel = Load::new(baton.https(HOST)).clients(Kind::WebSocket, 1).start();
+    until("a tunnel", LIMIT, async || (tunnel.snapshot().requests() > 0).then_some(())).await;
+    hand_over(baton, options, upstream, 1).await;
+    let two = processes(baton);
+    drop(tunnel);
+    until("the end of the old generation", LIMIT, async || {
+        (baton.status_json()["generations"].as_array()?.len() == 1).then_some(())
+    })
+    .await;
+    hand_over(baton, options, upstream, 2).await;
+    settle(baton).await;
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    format!(
+        "memory (PSS of controller and workers): one generation {:.1} MiB, two {:.1} MiB: {:.2} times",
+        mib(one),
+        mib(two),
+        two as f64 / one as f64
+    )
+}
+
+fn processes(baton: &Baton) -> u64 {
+    let status = baton.status_json();
+    let generations = status["generations"].as_array().expect("a list of generations");
+    let workers = generations.iter().filter_map(|other| other["pid"].as_i64());
+    let workers = workers.map(|pid| i32::try_from(pid).expect("the kernel's pids fit"));
+    workers.chain([baton.pid()]).map(proportional).sum()
+}
+
+fn print_times(handoffs: &[Value]) {
+    println!("{:<28} {:>9} {:>9} {:>9}", "handoffs", "number", "median", "longest");
+    for kind in ["reload", "upgrade"] {
+        let of_kind: Vec<&Value> = handoffs.iter().filter(|h| h["kind"] == kind).collect();
+        let ms = |key: &str| of_kind.iter().filter_map(|h| h[key].as_u64()).collect::<Vec<_>>();
+        let from_ready =
+            ms("ms_to_flip").iter().zip(ms("ms_to_ready")).map(|(f, r)| f - r).collect();
+        print_row(&format!("{kind}: to ready"), ms("ms_to_ready"));
+        print_row(&format!("{kind}: ready to flip"), from_ready);
+        print_row(&format!("{kind}: to flip"), ms("ms_to_flip"));
+    }
+    println!();
+}
+
+fn print_row(name: &str, mut times: Vec<u64>) {
+    times.sort_unstable();
+    if let (Some(median), Some(longest)) = (times.get(times.len() / 2), times.last()) {
+        println!("{name:<28} {:>9} {median:>6} ms {longest:>6} ms", times.len());
+    }
+}

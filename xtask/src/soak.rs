@@ -1,0 +1,29 @@
+//! `cargo xtask soak`: handoffs at length, for a release.
+
+use anyhow::{Context, Result};
+
+use crate::interrupt::Interrupt;
+use crate::process::{cargo, run};
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// What `--help` behind `--` explains: `cargo xtask soak -- --handoffs 1000 --rate 5000`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+pub fn soak(options: &Options) -> Result<()> {
+    let interrupt = Interrupt::catch().context("catching signals")?;
+    run(cargo().args(["build", "--release", "--package", "baton-proxy"]), &interrupt)?;
+    let mut soak = cargo();
+    soak.args(["run", "--release", "--package", "baton-tests", "--bin", "baton-soak", "--"]);
+    soak.args(&options.arguments).env("BATON_BIN", release_baton()?);
+    run(&mut soak, &interrupt)
+}
+
+/// Cargo puts it beside the directory of this one.
+fn release_baton() -> Result<std::path::PathBuf> {
+    let xtask = std::env::current_exe().context("where xtask is")?;
+    let target = xtask.ancestors().nth(2).context("xtask is not in a target directory")?;
+    Ok(target.join("release").join("baton"))
+}

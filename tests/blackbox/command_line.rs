@@ -1,7 +1,8 @@
 //! What a person at the terminal is told.
 
+use std::io::Write;
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use baton_tests::{Baton, Config, baton_binary};
 
@@ -120,4 +121,21 @@ async fn the_access_log_has_a_line_for_each_request() {
         serde_json::from_str::<serde_json::Value>(line).expect("a JSON line");
         assert!(line.contains(path), "{line}");
     }
+}
+
+#[test]
+fn a_state_of_another_version_is_refused_in_the_preflight() {
+    let mut preflight = Command::new(baton_binary())
+        .arg("preflight")
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("baton starts");
+    let mut stdin = preflight.stdin.take().expect("piped");
+    stdin.write_all(b"{\"state_version\": 99}").expect("send");
+    drop(stdin);
+    let output = preflight.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(said, "baton: the state is of version 99, and this program knows version 1\n");
 }

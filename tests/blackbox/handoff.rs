@@ -12,12 +12,13 @@ use baton_tests::{Config, baton_binary, exchange, until};
 use bytes::Bytes;
 use http::{Method, Request};
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::stage::{
     IdleConnection, LIMIT, Mode, Stage, find, get, in_modes, says_close, text, tunnels_lived_on,
 };
+use crate::websocket::{ECHO, FRAME, GOING_AWAY, http1_tunnel};
 use crate::{APP, PLAIN, more_requests, nobody_felt_anything};
 
 const MB: u64 = 1_000_000;
@@ -36,6 +37,8 @@ in_modes! {
     without_an_upgrade_there_is_nothing_to_roll_back_to,
     transfers_that_span_five_handoffs_complete,
     goaway_lets_streams_in_progress_finish,
+    a_grpc_stream_goes_on_through_a_handoff,
+    the_oldest_of_more_than_four_generations_is_told_to_hurry,
     a_draining_generation_follows_changes_of_routes,
     status_tells_of_the_last_handoffs;
     ebpf:
@@ -292,6 +295,70 @@ async fn goaway_lets_streams_in_progress_finish(mode: Mode) {
     assert_eq!(rest, b"after");
     drop((requests, body, echo));
     driver.await.expect("no panic").expect("an orderly end");
+    stage.draining_at_most(0).await;
+}
+
+async fn a_grpc_stream_goes_on_through_a_handoff(mode: Mode) {
+    let stage = Stage::start(mode).await;
+    let grpc = |streams: u32| {
+        let upstream = [format!("grpc://{}", stage.upstream.address())];
+        stage.with_streams(streams).route("grpc.test", &upstream)
+    };
+    stage.hand_over(&grpc(100));
+    let stream = stage.baton.https("grpc.test").connect("h2").await.expect("connection");
+    let (requests, connection) = h2::client::handshake(stream).await.expect("handshake");
+    let driver = tokio::spawn(connection);
+    let mut requests = requests.ready().await.expect("ready");
+    let call = Request::builder()
+        .method(Method::POST)
+        .uri("https://grpc.test/test.Echo/Talk")
+        .header("content-type", "application/grpc")
+        .header("te", "trailers");
+    let (response, mut out) =
+        requests.send_request(call.body(()).expect("request"), false).expect("open");
+    let message = |text: &'static str| {
+        let length = u32::try_from(text.len()).expect("short").to_be_bytes();
+        Bytes::from([&[0], length.as_slice(), text.as_bytes()].concat())
+    };
+    out.send_data(message("before"), false).expect("send");
+    let mut incoming = response.await.expect("response").into_body();
+    assert_eq!(incoming.data().await.expect("open").expect("data"), message("before"));
+    stage.hand_over(&grpc(50));
+    stage.done(&["upgrade"], 4);
+    out.send_data(message("after"), true).expect("send");
+    assert_eq!(incoming.data().await.expect("open").expect("data"), message("after"));
+    assert!(incoming.data().await.is_none());
+    let trailers = incoming.trailers().await.expect("open").expect("trailers");
+    assert_eq!(trailers["grpc-status"], "0");
+    drop((requests, out, incoming));
+    driver.await.expect("no panic").expect("an orderly end");
+    stage.draining_at_most(0).await;
+}
+
+async fn the_oldest_of_more_than_four_generations_is_told_to_hurry(mode: Mode) {
+    let stage = Stage::start(mode).await;
+    let mut tunnels = Vec::new();
+    for number in 1..=4 {
+        tunnels.push(http1_tunnel(&stage.baton).await);
+        stage.hand_over(&stage.with_streams(50 + number));
+        // In inherit mode the old one may have accepted the next tunnel until then.
+        stage.closed().await;
+    }
+    assert_eq!(stage.generations("draining"), [1, 2, 3, 4]);
+    // A ping of the client's would come behind it.
+    let mut goodbye = [0; GOING_AWAY.len()];
+    tunnels[0].read_exact(&mut goodbye).await.expect("a goodbye");
+    assert_eq!(goodbye, GOING_AWAY);
+    drop(tunnels.remove(0));
+    stage.draining_at_most(3).await;
+    for tunnel in &mut tunnels {
+        tunnel.write_all(&FRAME).await.expect("send");
+        let mut echo = [0; ECHO.len()];
+        tunnel.read_exact(&mut echo).await.expect("an echo");
+        assert_eq!(echo, ECHO);
+    }
+    assert_eq!(stage.generations("draining"), [2, 3, 4]);
+    drop(tunnels);
     stage.draining_at_most(0).await;
 }
 

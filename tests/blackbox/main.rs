@@ -16,6 +16,7 @@ mod hung_worker;
 mod orphans;
 mod reload;
 mod routing;
+mod service;
 mod stage;
 mod tls;
 mod upstreams;

@@ -161,6 +161,14 @@ impl Stage {
             .await;
     }
 
+    /// Waits until the generation before has closed its listeners.
+    pub async fn closed(&self) {
+        until("the close of the old listeners", LIMIT, async || {
+            self.last_handoff()["ms_to_close"].as_u64()
+        })
+        .await;
+    }
+
     pub fn last_handoff(&self) -> Value {
         self.baton.status_json()["last_handoffs"][0].clone()
     }

@@ -108,7 +108,7 @@ impl Http2Tunnel {
 }
 
 /// A WebSocket over plain HTTP/1.1, opened by hand.
-async fn http1_tunnel(baton: &Baton) -> TcpStream {
+pub(crate) async fn http1_tunnel(baton: &Baton) -> TcpStream {
     let mut stream = TcpStream::connect(baton.http_address()).await.expect("baton listens");
     let head = format!(
         "GET /ws HTTP/1.1\r\nHost: {PLAIN}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -124,10 +124,10 @@ async fn http1_tunnel(baton: &Baton) -> TcpStream {
 }
 
 /// A final text frame of two bytes, masked with zeros, and its echo without a mask (RFC 6455, 5.2).
-const FRAME: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
-const ECHO: [u8; 4] = [0x81, 2, b'h', b'i'];
+pub(crate) const FRAME: [u8; 8] = [0x81, 0x82, 0, 0, 0, 0, b'h', b'i'];
+pub(crate) const ECHO: [u8; 4] = [0x81, 2, b'h', b'i'];
 /// A close frame with status 1001.
-const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
+pub(crate) const GOING_AWAY: [u8; 4] = [0x88, 2, 0x03, 0xe9];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn at_the_tunnel_limit_both_ends_of_a_websocket_are_told() {

@@ -46,7 +46,16 @@ impl Baton {
     pub async fn start_in(namespace: &Namespace, config: Config) -> Self {
         let directory = directory_with(&config);
         let path = directory.path().to_owned();
-        let child = namespace.run(move || run(&path));
+        let child = namespace.run(move || run(&path, &[]));
+        let mut baton = Baton { directory, child, http: None, https: None };
+        baton.wait_ready().await;
+        baton
+    }
+
+    /// As [`Baton::start`], with more in its environment.
+    pub async fn start_with(config: Config, environment: &[(&str, &Path)]) -> Self {
+        let directory = directory_with(&config);
+        let child = run(directory.path(), environment);
         let mut baton = Baton { directory, child, http: None, https: None };
         baton.wait_ready().await;
         baton
@@ -55,7 +64,7 @@ impl Baton {
     /// Starts it without waiting, for one that is not to become ready.
     pub fn spawn(config: &Config) -> Self {
         let directory = directory_with(config);
-        let child = run(directory.path());
+        let child = run(directory.path(), &[]);
         Baton { directory, child, http: None, https: None }
     }
 
@@ -67,7 +76,7 @@ impl Baton {
 
     /// Starts another controller with the same files, after [`Baton::kill_controller`].
     pub fn start_controller(&mut self) {
-        self.child = run(self.directory());
+        self.child = run(self.directory(), &[]);
     }
 
     /// The same with another configuration, once it serves.
@@ -118,7 +127,7 @@ impl Baton {
 
     /// Replaces the configuration file and tells nobody.
     pub fn write_config(&self, config: &Config) {
-        write_config(self.directory(), config);
+        config.write_to(self.directory());
     }
 
     pub fn pid(&self) -> i32 {
@@ -298,11 +307,11 @@ impl Drop for Baton {
 
 fn directory_with(config: &Config) -> TempDir {
     let directory = tempfile::Builder::new().prefix("baton-test-").tempdir().expect("temp dir");
-    write_config(directory.path(), config);
+    config.write_to(directory.path());
     directory
 }
 
-fn run(directory: &Path) -> Child {
+fn run(directory: &Path, environment: &[(&str, &Path)]) -> Child {
     let log = |name| {
         let path = directory.join(name);
         File::options().create(true).append(true).open(path).expect("log file")
@@ -311,6 +320,7 @@ fn run(directory: &Path) -> Child {
         .arg("run")
         .arg("--config")
         .arg(directory.join("baton.toml"))
+        .envs(environment.iter().copied())
         .stdin(Stdio::null())
         .stdout(log("stdout"))
         .stderr(log("stderr"))
@@ -321,11 +331,6 @@ fn run(directory: &Path) -> Child {
 fn is_worker(pid: i32) -> bool {
     let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
     name.is_ok_and(|name| name == "baton-worker\n")
-}
-
-fn write_config(directory: &Path, config: &Config) {
-    let path = directory.join("baton.toml");
-    std::fs::write(path, config.text(directory)).expect("the configuration file");
 }
 
 /// The pid of the active generation.

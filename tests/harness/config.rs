@@ -1,7 +1,7 @@
 //! A configuration file in the making.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Free ports of 127.0.0.1, no Docker and no access log, unless said otherwise.
 #[derive(Debug, Clone)]
@@ -67,6 +67,13 @@ impl Config {
     pub fn section(mut self, text: &str) -> Self {
         writeln!(self.sections, "\n{text}").expect("a string takes what it is given");
         self
+    }
+
+    /// Writes it as `baton.toml` into a directory, which everything that it names is in.
+    pub fn write_to(&self, directory: &Path) -> PathBuf {
+        let path = directory.join("baton.toml");
+        std::fs::write(&path, self.text(directory)).expect("the configuration file");
+        path
     }
 
     pub(crate) fn text(&self, directory: &Path) -> String {

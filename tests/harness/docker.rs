@@ -7,9 +7,10 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::binaries::upstream_binary;
+use crate::binaries::{baton_binary, upstream_binary};
 
-const IMAGE: &str = "baton-test-upstream";
+/// The upstream, with the libraries that it and baton ask for.
+pub const IMAGE: &str = "baton-test-upstream";
 /// The same with a HEALTHCHECK, once a second.
 const CHECKED_IMAGE: &str = "baton-test-upstream-checked";
 
@@ -147,6 +148,7 @@ impl Docker {
         let directory = tempfile::tempdir().expect("temp dir");
         let root = directory.path().join("root");
         stage(&upstream_binary(), &root);
+        stage_libraries(&baton_binary(), &root);
         let archive = directory.path().join("image.tar");
         let tar =
             Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&archive).arg(".").status();
@@ -175,6 +177,10 @@ impl Docker {
 fn stage(program: &Path, root: &Path) {
     fs::create_dir_all(root.join("tmp")).expect("temp dir");
     fs::copy(program, root.join("baton-upstream")).expect("the program");
+    stage_libraries(program, root);
+}
+
+fn stage_libraries(program: &Path, root: &Path) {
     let ldd = Command::new("ldd").arg(program).output().expect("ldd is installed");
     for library in libraries(&String::from_utf8_lossy(&ldd.stdout)) {
         let inside = root.join(library.strip_prefix("/").expect("ldd prints absolute paths"));
@@ -192,6 +198,11 @@ fn libraries(ldd: &str) -> Vec<PathBuf> {
 }
 
 impl Container {
+    /// One that a command of the test's own has started.
+    pub fn started(docker: &Docker, name: &str) -> Self {
+        Container { docker: docker.clone(), name: name.to_owned() }
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

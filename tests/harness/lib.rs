@@ -23,7 +23,7 @@ pub use baton::Baton;
 pub use binaries::{baton_binary, upstream_binary};
 pub use config::Config;
 pub use curl::{Answer, Curl};
-pub use docker::{Container, Docker, Network};
+pub use docker::{Container, Docker, IMAGE, Network};
 pub use dockerd::Dockerd;
 pub use link::Link;
 pub use memory::{peak, proportional, reset_peak, resident};

@@ -1,6 +1,6 @@
 //! A controller that is killed: its workers serve on, and the next controller takes them over.
 
-use baton_load::{Kind, Load};
+use baton_load::{Kind, Load, Running};
 use baton_tests::{Baton, Config, Docker, until};
 use serde_json::Value;
 
@@ -22,10 +22,7 @@ async fn workers_serve_on_without_a_controller_and_the_next_one_takes_them_over(
     let mut stage = Stage::start(mode).await;
     let load = stage.mixed_load().await;
     for generation in [2, 3] {
-        stage.baton.kill_controller().await;
-        more_requests(&load, 300).await;
-        stage.baton.start_controller();
-        taken_over(&stage.baton, generation).await;
+        killed_and_followed(&mut stage.baton, &load, generation).await;
         more_requests(&load, 300).await;
     }
     stage.draining_at_most(1).await;
@@ -49,11 +46,8 @@ async fn a_controller_killed_while_workers_start_is_followed_by_another(mode: Mo
         status["last_handoffs"][0]["steps"].to_string().contains("this is baton").then_some(())
     })
     .await;
-    stage.baton.kill_controller().await;
+    killed_and_followed(&mut stage.baton, &load, 2).await;
     assert!(!upgrade.wait_with_output().expect("it ends").status.success());
-    more_requests(&load, 200).await;
-    stage.baton.start_controller();
-    taken_over(&stage.baton, 2).await;
     more_requests(&load, 200).await;
     tunnels_lived_on(&load.stop().await);
 }
@@ -62,10 +56,7 @@ async fn a_controller_killed_right_after_the_flip_is_followed_by_another(mode: M
     let mut stage = Stage::start(mode).await;
     let load = stage.mixed_load().await;
     stage.hand_over(&stage.with_streams(50));
-    stage.baton.kill_controller().await;
-    more_requests(&load, 200).await;
-    stage.baton.start_controller();
-    taken_over(&stage.baton, 3).await;
+    killed_and_followed(&mut stage.baton, &load, 3).await;
     more_requests(&load, 200).await;
     tunnels_lived_on(&load.stop().await);
     stage.draining_at_most(0).await;
@@ -78,10 +69,7 @@ async fn a_controller_killed_while_generations_drain_is_followed_by_another(mode
         stage.hand_over(&stage.with_streams(streams));
         stage.draining_at_most(1).await;
     }
-    stage.baton.kill_controller().await;
-    more_requests(&load, 200).await;
-    stage.baton.start_controller();
-    taken_over(&stage.baton, 4).await;
+    killed_and_followed(&mut stage.baton, &load, 4).await;
     assert_eq!(stage.generations("draining")[0], 1);
     more_requests(&load, 200).await;
     tunnels_lived_on(&load.stop().await);
@@ -94,11 +82,8 @@ async fn a_controller_killed_during_a_canary_is_followed_by_another(mode: Mode) 
     let upgrade = stage.baton.spawn_command(&["upgrade", "--canary", "50%", "--for", "60s"]);
     until("the canary", LIMIT, async || (stage.generations("canary") == [2]).then_some(())).await;
     more_requests(&load, 200).await;
-    stage.baton.kill_controller().await;
+    killed_and_followed(&mut stage.baton, &load, 3).await;
     assert!(!upgrade.wait_with_output().expect("it ends").status.success());
-    more_requests(&load, 200).await;
-    stage.baton.start_controller();
-    taken_over(&stage.baton, 3).await;
     more_requests(&load, 200).await;
     tunnels_lived_on(&load.stop().await);
     stage.draining_at_most(0).await;
@@ -129,13 +114,18 @@ async fn containers_stay_routed_while_the_next_controller_learns_of_them() {
     baton.wait_up(host, 2).await;
     let load = http_kinds(baton.https(host)).start();
     more_requests(&load, 200).await;
-    baton.kill_controller().await;
-    more_requests(&load, 200).await;
-    baton.start_controller();
-    taken_over(&baton, 2).await;
+    killed_and_followed(&mut baton, &load, 2).await;
     more_requests(&load, 200).await;
     nobody_felt_anything(&load.stop().await);
     assert_eq!(baton.upstreams_up(host), 2);
+}
+
+/// The controller dies, workers serve on, and the next one serves with this generation.
+async fn killed_and_followed(baton: &mut Baton, load: &Running, generation: u64) {
+    baton.kill_controller().await;
+    more_requests(load, 200).await;
+    baton.start_controller();
+    taken_over(baton, generation).await;
 }
 
 /// The next controller serves with workers of its own.

@@ -43,7 +43,11 @@ pub struct Steered {
 #[serde(rename_all = "snake_case")]
 pub enum SteeringState {
     Ebpf(Parts<RawFd>),
-    Inherit { why: String },
+    /// As after [`Steering::take_over`], before the first flip.
+    TakingOver(Parts<RawFd>),
+    Inherit {
+        why: String,
+    },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +118,12 @@ impl Steering {
     pub fn state(&self) -> SteeringState {
         match self {
             Steering::Ebpf(steered) => {
-                SteeringState::Ebpf(lock(steered).selector.parts().map(|part| part.as_raw_fd()))
+                let steered = lock(steered);
+                let parts = steered.selector.parts().map(|part| part.as_raw_fd());
+                match steered.foreign {
+                    false => SteeringState::Ebpf(parts),
+                    true => SteeringState::TakingOver(parts),
+                }
             }
             Steering::Inherit { why } => SteeringState::Inherit { why: why.clone() },
         }
@@ -128,6 +137,10 @@ impl Steering {
         match state {
             SteeringState::Ebpf(parts) => {
                 Selector::from_parts(parts.map(sys::own_inherited)).map(Steering::of)
+            }
+            SteeringState::TakingOver(parts) => {
+                let steering = Steering::resume(SteeringState::Ebpf(parts))?;
+                Ok(steering.take_over(true))
             }
             SteeringState::Inherit { why } => Ok(Steering::Inherit { why }),
         }

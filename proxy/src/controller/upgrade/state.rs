@@ -129,7 +129,7 @@ impl State {
     pub fn descriptors(&self) -> Vec<RawFd> {
         let Executables { current, previous, before } = self.executables;
         let mut all = vec![self.control_socket, current];
-        if let SteeringState::Ebpf(parts) = self.steering {
+        if let SteeringState::Ebpf(parts) | SteeringState::TakingOver(parts) = self.steering {
             let Parts { layout: _, steering, addresses, sockets, counters, program } = parts;
             all.extend([steering, addresses, sockets, counters, program]);
         }

@@ -1,37 +1,38 @@
 //! The generations of workers that live: one that gets new connections, those that drain, and the
 //! handoff from one to the next.
 
+mod ground;
+mod handoff;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
-use super::admin::answers::Refused;
-use super::canary::Plan;
 use super::journal::{Entry, Journal};
 use super::listeners::Listeners;
 use super::orphans::Orphan;
 use super::rendezvous::Rendezvous;
 use super::steering::{Steering, SteeringError};
 use super::supervisor::{self, After, DrainOrder, Handle, Worker, WorkerState};
-use super::trial::{Outcome, Trial};
 use super::upgrade::state::State;
-use super::worker_process::{Executable, Generation, StartError};
+use super::worker_process::{Executable, StartError};
 use crate::config::{Config, Drain};
-use crate::protocol::fault::Fault;
-use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
+
+use ground::Ground;
+pub use ground::Programs;
+pub use handoff::{Launch, Progress};
+use handoff::{Phase, UnderWay, progress};
 
 /// Generations that may be alive at a time. One more, and the oldest is told to hurry.
 const MOST_ALIVE: usize = 4;
-/// For a worker that is ready to take the newest snapshot.
-const CATCH_UP_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 /// What the oldest may take then.
-const HURRY: std::time::Duration = std::time::Duration::from_secs(5);
+const HURRY: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
 pub enum FirstError {
@@ -71,61 +72,11 @@ struct Common {
     fleet: watch::Sender<Arc<Fleet>>,
 }
 
-/// What every generation stands on.
-struct Ground {
-    steering: Arc<Steering>,
-    programs: Programs,
-    snapshots: watch::Receiver<Arc<Snapshot>>,
-    rendezvous: Rendezvous,
-}
-
-/// The executables of this process: see [`Executables`].
-///
-/// [`Executables`]: super::upgrade::state::Executables
-#[derive(Debug, Clone)]
-pub struct Programs {
-    pub current: Arc<Executable>,
-    pub previous: Option<Arc<Executable>>,
-    pub before: Option<Arc<Executable>>,
-}
-
 /// Generations whose workers nobody watches over.
 pub struct Frozen {
     common: Common,
     active: supervisor::Frozen,
     draining: Vec<supervisor::Frozen>,
-}
-
-/// How the next generation is to begin.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Launch {
-    /// Tried on a share of connections first.
-    pub canary: Option<Plan>,
-    pub fault: Option<Fault>,
-}
-
-type Starting = JoinHandle<Result<Worker, StartError>>;
-
-/// A handoff that has not come to its end.
-struct UnderWay {
-    phase: Phase,
-    listeners: Arc<Listeners>,
-    canary: Option<Plan>,
-    entry: Entry,
-    drain: Drain,
-}
-
-enum Phase {
-    Starting(Starting),
-    OnTrial(Box<Trial>),
-}
-
-/// What a phase ended with.
-#[derive(Debug)]
-pub enum Progress {
-    Started(Result<Worker, String>),
-    Tried(Outcome),
 }
 
 /// What there is to do.
@@ -290,81 +241,9 @@ impl Generations {
         self.common.journal.clone()
     }
 
-    /// Begins a handoff to a generation with this configuration. Returns its number in the journal.
-    ///
-    /// # Errors
-    /// When another handoff is under way, or an address cannot be had. Nothing has changed then.
-    pub fn begin(&mut self, kind: &str, config: &Config) -> Result<u64, Refused> {
-        let entry = self.announce(kind)?;
-        let id = entry.id();
-        match self.go_on(entry, config, Launch::default()) {
-            Ok(()) => Ok(id),
-            Err((entry, error)) => {
-                entry.failed(&error);
-                Err(Refused::because(error))
-            }
-        }
-    }
-
-    /// Goes on with a handoff that has been announced.
-    ///
-    /// # Errors
-    /// When an address cannot be had: its entry, still open, and why. Nothing has changed then.
-    pub fn go_on(
-        &mut self,
-        entry: Entry,
-        config: &Config,
-        launch: Launch,
-    ) -> Result<(), (Entry, String)> {
-        match self.start_next(config, launch.fault) {
-            Ok((task, listeners)) => {
-                let (phase, drain) = (Phase::Starting(task), config.drain.clone());
-                let canary = launch.canary;
-                self.under_way = Some(UnderWay { phase, listeners, canary, entry, drain });
-                Ok(())
-            }
-            Err(error) => Err((entry, error.to_string())),
-        }
-    }
-
-    /// Enters a handoff into the journal.
-    ///
-    /// # Errors
-    /// When another one is under way.
-    pub fn announce(&self, kind: &str) -> Result<Entry, Refused> {
-        self.refuse_second()?;
-        let from = self.active.handle().generation();
-        Ok(self.common.journal.begin(kind, from, self.common.last_id + 1))
-    }
-
     /// What a rollback would return to.
     pub fn programs(&self) -> &Programs {
         &self.common.ground.programs
-    }
-
-    fn start_next(
-        &mut self,
-        config: &Config,
-        fault: Option<Fault>,
-    ) -> Result<(Starting, Arc<Listeners>), SteeringError> {
-        let Common { ground, listeners: ours, last_id, .. } = &mut self.common;
-        let id = *last_id + 1;
-        let threads = config.worker.threads;
-        let listeners = ground.steering.listeners(id, &config.listen, threads, ours)?;
-        *last_id = id;
-        let generation = ground.generation(id, config, listeners, fault);
-        let listeners = generation.listeners.clone();
-        Ok((tokio::spawn(Worker::start(generation)), listeners))
-    }
-
-    fn refuse_second(&self) -> Result<(), Refused> {
-        match self.common.journal.under_way() {
-            None => Ok(()),
-            Some(other) => Err(Refused::because(format!(
-                "handoff {} ({}) is under way: try again when it is over",
-                other.id, other.kind
-            ))),
-        }
     }
 
     /// Waits until there is something to do: see [`Generations::follow`]. Cancel safe.
@@ -392,115 +271,6 @@ impl Generations {
             Step::Swept => None,
             Step::NobodyLeft => Some(Event::AllGone),
         }
-    }
-
-    /// The next phase of a handoff, or its end.
-    async fn advance(&mut self, under_way: UnderWay, progress: Progress) -> Option<Event> {
-        let UnderWay { phase, listeners, canary, entry, drain } = under_way;
-        let worker = match (progress, phase) {
-            (Progress::Started(Err(error)), _) => return Some(self.failed(entry, &error)),
-            (Progress::Started(Ok(worker)), _) => {
-                self.note_ready(&worker, &entry);
-                self.catch_up(&worker).await;
-                if let Some(plan) = canary {
-                    let phase = self.try_out(worker, &plan, &entry);
-                    self.under_way = Some(UnderWay { phase, listeners, canary, entry, drain });
-                    self.publish();
-                    return None;
-                }
-                worker
-            }
-            (Progress::Tried(Outcome::Passed(did)), Phase::OnTrial(trial)) => {
-                entry.step(format!("the canary did well: {did}"));
-                trial.worker
-            }
-            (Progress::Tried(Outcome::Failed(why)), Phase::OnTrial(trial)) => {
-                drop(listeners);
-                self.take_back(trial.worker, &drain, &entry).await;
-                return Some(self.failed(entry, &format!("canary: {why}")));
-            }
-            (Progress::Tried(_), Phase::Starting(_)) => unreachable!("only canaries are tried"),
-        };
-        self.switch(worker, listeners, entry, &drain).await;
-        Some(Event::HandedOver)
-    }
-
-    fn failed(&self, entry: Entry, error: &str) -> Event {
-        let (new, old) = (self.common.last_id, self.active.handle().generation());
-        let error = format!("generation {new}: {error}; generation {old} goes on");
-        Event::Failed { entry, error }
-    }
-
-    fn note_ready(&self, worker: &Worker, entry: &Entry) {
-        let status = worker.handle().status();
-        entry.ready();
-        entry.step(format!(
-            "generation {} (pid {}) is ready after {} ms",
-            self.common.last_id,
-            status.pid.unwrap_or_default(),
-            status.ready_after.as_millis()
-        ));
-    }
-
-    /// What was published while it started is there before its first connection: a CA may have been
-    /// told to look.
-    async fn catch_up(&self, worker: &Worker) {
-        let newest = self.common.ground.snapshots.borrow().version;
-        if !worker.handle().applied(newest, CATCH_UP_LIMIT).await {
-            tracing::warn!("generation {} does not take snapshot {newest}", self.common.last_id);
-        }
-    }
-
-    fn try_out(&self, worker: Worker, plan: &Plan, entry: &Entry) -> Phase {
-        let active = self.active.handle();
-        self.common.ground.steering.share(&active, &worker.handle(), plan.share.share());
-        entry.step(format!(
-            "canary: {} of new connections go to generation {} for {} s",
-            plan.share,
-            self.common.last_id,
-            plan.time().as_secs()
-        ));
-        Phase::OnTrial(Box::new(Trial::begin(worker, active, plan)))
-    }
-
-    /// A canary gets nothing more, and finishes what it has begun.
-    async fn take_back(&mut self, canary: Worker, drain: &Drain, entry: &Entry) {
-        self.common.ground.steering.flip(&self.active.handle());
-        entry.step("the canary is taken back: it gets no new connections".to_owned());
-        let handle = canary.handle();
-        self.retire(canary, drain).await;
-        self.sweep_after(handle, None);
-    }
-
-    /// Everything that can fail lies behind: it is one switch.
-    async fn switch(
-        &mut self,
-        worker: Worker,
-        listeners: Arc<Listeners>,
-        entry: Entry,
-        drain: &Drain,
-    ) {
-        self.common.ground.steering.flip(&worker.handle());
-        entry.flipped();
-        entry.step(format!("new connections go to generation {}", self.common.last_id));
-        self.common.listeners = listeners;
-        let old = std::mem::replace(&mut self.active, worker);
-        for other in self.draining.iter().filter(|other| other.handle().is_active()) {
-            other.drain(DrainOrder::new(drain, self.common.ground.steering.after())).await;
-        }
-        let handle = old.handle();
-        self.retire(old, drain).await;
-        // Not before everybody can see who serves.
-        entry.done();
-        self.sweep_after(handle, Some(entry));
-    }
-
-    /// Drains a worker to which nobody is sent any more.
-    async fn retire(&mut self, old: Worker, drain: &Drain) {
-        old.drain(DrainOrder::new(drain, self.common.ground.steering.after())).await;
-        self.draining.push(old);
-        self.hurry_oldest().await;
-        self.publish();
     }
 
     /// Connections that migrate may not wake who gets them: see [`ToWorker::Sweep`].
@@ -569,73 +339,11 @@ impl Generations {
         }
     }
 
-    fn abandon_handoff(&mut self) {
-        let Some(UnderWay { phase, entry, .. }) = self.under_way.take() else { return };
-        match phase {
-            // The process that starts dies with its task.
-            Phase::Starting(task) => task.abort(),
-            Phase::OnTrial(trial) => self.draining.push(trial.worker),
-        }
-        entry.failed("baton was told to stop");
-    }
-
     pub async fn join(self) {
         self.active.join().await;
         for worker in self.draining {
             worker.join().await;
         }
-    }
-}
-
-impl Ground {
-    async fn first(
-        &self,
-        id: u64,
-        config: &Config,
-    ) -> Result<(Worker, Arc<Listeners>, u64), FirstError> {
-        let none = Listeners::default();
-        let threads = config.worker.threads;
-        let listeners = self.steering.listeners(id, &config.listen, threads, &none)?;
-        let generation = self.generation(id, config, listeners, None);
-        let listeners = generation.listeners.clone();
-        Ok((Worker::start(generation).await?, listeners, id))
-    }
-
-    fn generation(
-        &self,
-        id: u64,
-        config: &Config,
-        listeners: Listeners,
-        fault: Option<Fault>,
-    ) -> Generation {
-        Generation {
-            id,
-            executable: self.programs.current.clone(),
-            settings: settings(config, &listeners),
-            listeners: Arc::new(listeners),
-            snapshot: self.snapshots.clone(),
-            fault,
-            steered: self.steering.is_ebpf(),
-            rendezvous: self.rendezvous.clone(),
-        }
-    }
-
-    fn adopt(&self, mut orphan: Orphan, config: &Config) -> Option<(Worker, Arc<Listeners>)> {
-        let listeners = std::mem::take(&mut orphan.listeners);
-        let generation = self.generation(orphan.generation, config, listeners, None);
-        let (id, listeners) = (generation.id, generation.listeners.clone());
-        match Worker::adopt(orphan, generation) {
-            Ok(worker) => Some((worker, listeners)),
-            Err(error) => {
-                tracing::error!("worker {id} cannot be taken over: {error}");
-                None
-            }
-        }
-    }
-
-    fn adopt_all(&self, orphans: Vec<Orphan>, config: &Config) -> Vec<Worker> {
-        let adopted = orphans.into_iter().filter_map(|orphan| self.adopt(orphan, config));
-        adopted.map(|(worker, _)| worker).collect()
     }
 }
 
@@ -661,17 +369,6 @@ impl Frozen {
     }
 }
 
-async fn progress(under_way: &mut Option<UnderWay>) -> Progress {
-    match under_way.as_mut().map(|under_way| &mut under_way.phase) {
-        Some(Phase::Starting(task)) => Progress::Started(match task.await {
-            Ok(started) => started.map_err(|error| error.to_string()),
-            Err(panicked) => Err(panicked.to_string()),
-        }),
-        Some(Phase::OnTrial(trial)) => Progress::Tried(trial.over().await),
-        None => std::future::pending().await,
-    }
-}
-
 /// The first of several workers that is gone.
 async fn first_gone(workers: &mut [Worker]) -> usize {
     if workers.is_empty() {
@@ -679,10 +376,4 @@ async fn first_gone(workers: &mut [Worker]) -> usize {
     }
     let gone = workers.iter_mut().map(|worker| Box::pin(worker.gone()));
     futures_util::future::select_all(gone).await.1
-}
-
-/// What a worker is started with: the configuration, and what only the bound sockets tell.
-fn settings(config: &Config, listeners: &Listeners) -> WorkerSettings {
-    let https = listeners.addresses().into_iter().find(|(_, kind)| *kind == ListenerKind::Https);
-    WorkerSettings { https_port: https.map(|(address, _)| address.port()), ..config.worker.clone() }
 }

@@ -58,11 +58,14 @@ impl Trial {
                 death = self.canary.handle.died() => return Outcome::Failed(death),
                 () = sleep_until(self.next_look) => {}
             }
+            let now = Instant::now();
             let Some(canary) = self.canary.sample().await else {
                 self.silent += 1;
                 if self.silent >= SILENCE {
                     return Outcome::Failed("it does not tell its counters: it hangs".to_owned());
                 }
+                // One that has just died says why before the next look.
+                self.next_look = now + PAUSE;
                 continue;
             };
             self.silent = 0;
@@ -73,7 +76,6 @@ impl Trial {
                     "more {respect} than the active generation: {canary}; the active one: {active}"
                 ));
             }
-            let now = Instant::now();
             if now >= self.until {
                 return Outcome::Passed(canary);
             }

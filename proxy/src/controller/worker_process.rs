@@ -328,12 +328,15 @@ impl Process {
             .await?;
         self.send_listeners(&generation.listeners).await?;
         self.sender.send(&ToWorker::Snapshot(Box::new(snapshot.clone()))).await?;
+        self.await_applied(snapshot.version).await?;
+        // Before it accepts anybody: it may have the very sockets of the generation before, and those
+        // whom it accepts would be torn if it is not ready.
+        self.ask_ready().await?;
         let (place, rendezvous) =
             generation.rendezvous.open(generation.id, self.pid).map_err(StartError::Rendezvous)?;
         self.place = Some(place);
         self.sender.send_with(&ToWorker::Serve, &[rendezvous.as_fd()]).await?;
-        self.await_serving(snapshot.version).await?;
-        self.ask_ready().await
+        self.await_serving().await
     }
 
     async fn send_listeners(&mut self, listeners: &Listeners) -> Result<(), ChannelError> {
@@ -345,21 +348,27 @@ impl Process {
         Ok(())
     }
 
-    async fn await_serving(&mut self, version: u64) -> Result<(), StartError> {
-        let (mut hello, mut serving) = (false, false);
-        while !(hello && serving && self.applied >= version) {
+    async fn await_applied(&mut self, version: u64) -> Result<(), StartError> {
+        let mut hello = false;
+        while !(hello && self.applied >= version) {
             match self.receiver.receive().await?.0 {
                 FromWorker::Hello { protocol, .. } if protocol != protocol::VERSION => {
                     return Err(StartError::Protocol { theirs: protocol });
                 }
                 FromWorker::Hello { .. } => hello = true,
-                FromWorker::Applied { snapshot } => self.applied = snapshot,
-                FromWorker::Serving => serving = true,
-                // Nothing that a worker says before it serves.
-                _ => {}
+                frame => self.hear(frame),
             }
         }
         Ok(())
+    }
+
+    async fn await_serving(&mut self) -> Result<(), StartError> {
+        loop {
+            match self.receiver.receive().await?.0 {
+                FromWorker::Serving => return Ok(()),
+                frame => self.hear(frame),
+            }
+        }
     }
 
     /// Asks a real request through a connection of its own: frames alone do not prove that the

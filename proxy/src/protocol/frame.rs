@@ -24,8 +24,8 @@ pub enum ToWorker {
     Listeners { slots: Vec<ListenerSlot> },
     /// The whole of what the worker routes by; replaces the snapshot before it.
     Snapshot(Box<Snapshot>),
-    /// Start to accept. Sent once, after the listeners and the first snapshot. The descriptor that
-    /// comes with it is a listening unix socket: when this channel ends unasked, the worker serves on,
+    /// Start to accept. Sent once, after the listeners, the first snapshot, and a request that was
+    /// answered through [`ToWorker::Connection`]. The descriptor that comes with it is a listening unix socket: when this channel ends unasked, the worker serves on,
     /// and waits there for the next controller, which hears [`FromWorker::Orphan`].
     Serve,
     /// Serve HTTP/1.1 on the one descriptor that comes with this frame, as if it had been accepted

@@ -97,6 +97,11 @@ impl Controller<'_> {
         if self.publisher.is_held() {
             self.announce_takeover();
         }
+        if next.is_some() {
+            // The program before has told this one what workers route by, not what that was made of; and
+            // without Docker nobody else calls for it soon.
+            self.publish();
+        }
         let mut becoming = next.and_then(|next| self.go_on(next));
         loop {
             if let Some(becoming) = becoming {

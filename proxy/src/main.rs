@@ -6,8 +6,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use baton::cli::{AskArgs, Cli, Command, DemoArgs, UpgradeArgs, WorkerArgs};
-use baton::controller::admin::answers::{Handoff, Reloaded, Step, UpgradeOrder};
+use baton::cli::{AskArgs, CertsArgs, Cli, Command, DemoArgs, UpgradeArgs, WorkerArgs};
+use baton::controller::admin::answers::{
+    CertificateOrder, CertificateOutcome, Handoff, Reloaded, Step, UpgradeOrder,
+};
 use baton::controller::admin::{client, tables};
 use baton::controller::{check, run, upgrade};
 use baton::protocol::WORKER_NAME;
@@ -29,9 +31,7 @@ fn main() -> ExitCode {
         Command::Check(args) => print_check(args.config.as_deref()),
         Command::Status(args) => print_answer(&args, "/status", tables::status),
         Command::Routes(args) => print_answer(&args, "/routes", tables::routes),
-        Command::Certs(args) => {
-            print_answer(&args, "/certs", |list: &Vec<_>| tables::certificates(list))
-        }
+        Command::Certs(args) => certificates(&args),
         Command::Reload(args) => reload(&args),
         Command::Upgrade(args) => upgrade(&args),
         Command::Rollback(args) => follow(&args, "/rollback", &UpgradeOrder::default()),
@@ -71,6 +71,19 @@ fn print_answer<T: DeserializeOwned>(
         return print(&String::from_utf8_lossy(&answer));
     }
     print(&table(&client::parse(&answer)?))
+}
+
+fn certificates(args: &CertsArgs) -> anyhow::Result<()> {
+    let Some((path, name)) = args.order.asked() else {
+        return print_answer(&args.ask, "/certs", |list: &Vec<_>| tables::certificates(list));
+    };
+    let order = CertificateOrder { name: name.to_owned() };
+    let answer = client::order(&args.ask.socket.path()?, path, &order)?;
+    if args.ask.json {
+        return print(&String::from_utf8_lossy(&answer));
+    }
+    let outcome: CertificateOutcome = client::parse(&answer)?;
+    print(&format!("{}\n", outcome.text))
 }
 
 fn reload(args: &AskArgs) -> anyhow::Result<()> {

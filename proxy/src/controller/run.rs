@@ -125,6 +125,7 @@ async fn control(
             handoffs: begun.generations.journal().follow(),
             view: publisher.views(),
             orders: orders_sender,
+            certificates: acme.desk(),
         },
     );
     let controller = Controller {
@@ -138,6 +139,7 @@ async fn control(
         containers,
         reachable: begun.reachable,
         stock,
+        gate: acme.gate(),
         holding: begun.holding,
         orders,
         generations: begun.generations,

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admin::answers::{Refused, Reloaded, UpgradeOrder};
 use super::admin::server::{Order, ReloadReply};
-use super::certificates::acme::Stock;
+use super::certificates::acme::{Gate, Stock};
 use super::docker::Containers;
 use super::generations::{Event, Generations};
 use super::journal::Entry;
@@ -55,6 +55,8 @@ pub struct Controller<'a> {
     pub asked: watch::Receiver<HashSet<Target>>,
     /// What CAs have issued, and what they are to be answered.
     pub stock: watch::Receiver<Arc<Stock>>,
+    /// What CAs are asked for passes here.
+    pub gate: Gate,
     /// Until Docker has answered this program, workers route by what the one before it published.
     pub holding: bool,
     pub orders: mpsc::Receiver<Order>,

@@ -1,6 +1,9 @@
 //! Black-box tests of the built baton. Each is named by what it claims.
 
 mod acme;
+mod acme_faults;
+mod acme_orders;
+mod acme_renewal;
 mod bodies;
 mod canary;
 mod command_line;

@@ -6,6 +6,7 @@
 
 mod baton;
 mod binaries;
+mod ca_proxy;
 mod config;
 mod curl;
 mod docker;
@@ -16,11 +17,13 @@ mod namespace;
 mod openssl;
 mod pebble;
 mod raw;
+mod small_disk;
 mod tun;
 mod wait;
 
 pub use baton::Baton;
 pub use binaries::{baton_binary, upstream_binary};
+pub use ca_proxy::{CaProxy, Endpoint, Held, Moment, Reply};
 pub use config::Config;
 pub use curl::{Answer, Curl};
 pub use docker::{Container, Docker, IMAGE, Network};
@@ -28,7 +31,8 @@ pub use dockerd::Dockerd;
 pub use link::Link;
 pub use memory::{peak, proportional, reset_peak, resident};
 pub use namespace::Namespace;
-pub use openssl::self_signed;
+pub use openssl::{self_signed, shown_serial};
 pub use pebble::{Pebble, PebbleOptions};
 pub use raw::{Recorder, exchange, exchange_within};
+pub use small_disk::SmallDisk;
 pub use wait::until;

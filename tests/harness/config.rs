@@ -10,6 +10,7 @@ pub struct Config {
     docker: String,
     top: String,
     sections: String,
+    variables: Vec<(String, String)>,
 }
 
 impl Default for Config {
@@ -19,6 +20,7 @@ impl Default for Config {
             docker: "enabled = false".to_owned(),
             top: String::new(),
             sections: String::new(),
+            variables: Vec::new(),
         }
     }
 }
@@ -76,8 +78,19 @@ impl Config {
         path
     }
 
+    /// A variable of baton's own environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn variables(&self) -> &[(String, String)] {
+        &self.variables
+    }
+
     pub(crate) fn text(&self, directory: &Path) -> String {
-        let Config { listen, docker, top, sections } = self;
+        let Config { listen, docker, top, sections, .. } = self;
         let log = if sections.contains("[log]") { "" } else { "\n[log]\naccess = \"off\"\n" };
         format!(
             "state_dir = {:?}\ncontrol_socket = {:?}\n{top}\n[listen]\n{listen}\n\n\

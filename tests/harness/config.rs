@@ -11,6 +11,7 @@ pub struct Config {
     docker: String,
     top: String,
     sections: String,
+    variables: Vec<(String, String)>,
 }
 
 impl Default for Config {
@@ -21,6 +22,7 @@ impl Default for Config {
             docker: "enabled = false".to_owned(),
             top: String::new(),
             sections: String::new(),
+            variables: Vec::new(),
         }
     }
 }
@@ -85,8 +87,19 @@ impl Config {
         path
     }
 
+    /// A variable of baton's own environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn variables(&self) -> &[(String, String)] {
+        &self.variables
+    }
+
     pub(crate) fn text(&self, directory: &Path) -> String {
-        let Config { state_dir, listen, docker, top, sections } = self;
+        let Config { state_dir, listen, docker, top, sections, .. } = self;
         let state_dir = state_dir.clone().unwrap_or_else(|| directory.join("state"));
         let log = if sections.contains("[log]") { "" } else { "\n[log]\naccess = \"off\"\n" };
         format!(

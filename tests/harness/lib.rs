@@ -31,7 +31,7 @@ pub use dockerd::Dockerd;
 pub use link::Link;
 pub use memory::{peak, proportional, reset_peak, resident};
 pub use namespace::Namespace;
-pub use openssl::{self_signed, shown_serial};
+pub use openssl::{ClientCa, self_signed, self_signed_rsa, shown_serial};
 pub use pebble::{Pebble, PebbleOptions};
 pub use raw::{Recorder, exchange, exchange_within};
 pub use small_disk::SmallDisk;

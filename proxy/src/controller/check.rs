@@ -8,6 +8,7 @@ use nix::unistd::{AccessFlags, Uid, access};
 use tokio::time::timeout;
 
 use super::docker::{Containers, Watch};
+use super::environment::Environment;
 use super::port_holder;
 use crate::config::{self, Config, Mistakes};
 use crate::protocol::settings::ListenerKind;
@@ -29,6 +30,7 @@ pub fn check(config_path: Option<&Path>) -> Result<Vec<String>, Mistakes> {
     remarks
         .extend(config.control_socket.parent().and_then(|d| directory_remark("control_socket", d)));
     remarks.extend(listener_remarks(&config));
+    remarks.extend(Environment::read().problems);
     remarks.push(docker_remark(&config));
     Ok(remarks)
 }

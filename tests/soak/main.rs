@@ -62,6 +62,11 @@ async fn soak(options: &Options) -> u64 {
 
     let (before, resets) = (Counters::read(), Resets::follow());
     let load = start_load(&baton, options);
+    // All tunnels in one generation.
+    until("the tunnels", LIMIT, async || {
+        (load.snapshot().kinds[&Kind::WebSocket].connections == WEBSOCKETS as u64).then_some(())
+    })
+    .await;
     let transfers = Transfers::start(baton.https(HOST));
     let mut handoffs = Vec::new();
     for number in 1..=options.handoffs {

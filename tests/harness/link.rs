@@ -62,7 +62,7 @@ impl Link {
         let [at_near, at_far] = devices.map(|device| device.expect("a TUN device"));
         let to_near = Way::start(delay, &at_far, &at_near);
         let to_far = Way::start(delay, &at_near, &at_far);
-        Some(Link { near, far, to_near, to_far: to_far })
+        Some(Link { near, far, to_near, to_far })
     }
 
     /// From now on clients can begin connections, but nothing of theirs arrives after the SYN: each

@@ -2,6 +2,8 @@
 //! every mistake reported at once. No other part of the program sees raw input.
 
 mod acme;
+mod dns;
+mod external_account;
 mod mistake;
 mod nearest;
 mod reader;
@@ -14,7 +16,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use acme::{Acme, ChallengeKind, Directory, KeyKind};
+pub use acme::{Acme, ChallengeKind, Directory, KeyKind, Proof};
+pub use dns::{Dns, DnsProvider, DnsUpdate, Secret, TsigAlgorithm, decode_secret};
+pub use external_account::ExternalAccount;
 pub use mistake::{Mistake, Mistakes, Position};
 pub use upstream::UpstreamError;
 pub use value::time_span;

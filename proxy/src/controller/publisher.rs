@@ -17,7 +17,7 @@ use super::probe::Target;
 use super::routes::{self, HostEntry, Inputs, Table, UpstreamState};
 use super::ticket_keys::TicketKeys;
 use super::view;
-use crate::config::{Config, StaticRoute};
+use crate::config::{Config, Proof, StaticRoute};
 use crate::protocol::snapshot::Snapshot;
 
 /// What stands still between two events, and what was published last.
@@ -28,6 +28,8 @@ pub struct Publisher {
     routes: Vec<StaticRoute>,
     /// Roots that CAs' own endpoints are trusted by.
     ca_file: Option<PathBuf>,
+    /// How control over names is shown to CAs.
+    proof: Proof,
     prefer_ipv6: bool,
     table: Table,
     problems: Vec<String>,
@@ -57,6 +59,7 @@ impl Publisher {
             ticket_keys,
             routes: config.routes.clone(),
             ca_file: config.acme.ca_file.clone(),
+            proof: config.acme.proof.clone(),
             prefer_ipv6,
             table: Table::default(),
             problems: Vec::new(),
@@ -118,6 +121,7 @@ impl Publisher {
     pub fn configure(&mut self, config: &Config) -> Vec<Problem> {
         self.routes.clone_from(&config.routes);
         self.ca_file.clone_from(&config.acme.ca_file);
+        self.proof.clone_from(&config.acme.proof);
         self.certificates.set_acme(config.acme.clone());
         self.certificates.set_files(&config.certificates)
     }
@@ -164,8 +168,11 @@ impl Publisher {
     }
 
     fn send_wishes(&self, assembled: &Assembled) {
-        let next =
-            Wishes { certificates: assembled.desired.clone(), ca_file: self.ca_file.clone() };
+        let next = Wishes {
+            certificates: assembled.desired.clone(),
+            ca_file: self.ca_file.clone(),
+            proof: self.proof.clone(),
+        };
         self.wishes.send_if_modified(|wishes| {
             let differs = **wishes != next;
             if differs {

@@ -21,7 +21,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::config::{Acme, CertificateFiles, RouteTls};
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot;
-use acme::{Desired, Issued, Stock, is_address, is_local, permits};
+use acme::{Desired, Issued, Stock, challenges_for, is_address, is_local, permits};
 use files::Files;
 use local_ca::LocalCa;
 use pair::Pair;
@@ -245,12 +245,12 @@ impl Certificates {
     }
 
     fn desired(&self, name: String, is_up: bool) -> Desired {
-        let Acme { email, directories, challenges, profile, key, .. } = &self.acme;
+        let Acme { email, directories, profile, key, .. } = &self.acme;
         Desired {
+            challenges: challenges_for(&name, &self.acme),
             names: vec![name],
             directories: directories.clone(),
             email: email.clone(),
-            challenges: challenges.clone(),
             profile: profile.clone(),
             key: *key,
             is_up,
@@ -364,11 +364,11 @@ fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, Str
         (RouteTls::Acme, Some(name)) if !permits(acme, &name) => {
             Err("acme.allow and acme.deny do not permit an order".to_owned())
         }
-        (RouteTls::Acme, Some(name)) => orderable(name).map(Source::Acme),
+        (RouteTls::Acme, Some(name)) => orderable(name, acme).map(Source::Acme),
         (RouteTls::Auto, Some(name)) if !is_local(&name) => {
             // An address is ordered only where the route says so: few CAs sign for one.
             let ordered = acme.automatic && permits(acme, &name) && !is_address(&name);
-            let name = orderable(name).ok().filter(|_| ordered);
+            let name = orderable(name, acme).ok().filter(|_| ordered);
             Ok(name.map_or(Source::Nobody, Source::Acme))
         }
         (_, Some(name)) => {
@@ -381,13 +381,15 @@ fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, Str
     }
 }
 
-fn orderable(name: String) -> Result<String, String> {
-    match name.starts_with("*.") {
-        true => {
-            Err("a wildcard is ordered by dns-01 alone, which is not in this version".to_owned())
-        }
-        false => Ok(name),
+/// Something must be able to show control over it.
+fn orderable(name: String, acme: &Acme) -> Result<String, String> {
+    if !challenges_for(&name, acme).is_empty() {
+        return Ok(name);
     }
+    Err(match name.starts_with("*.") {
+        true => "a wildcard is ordered by dns-01 alone: see [acme.dns]".to_owned(),
+        false => "no challenge of acme.challenges can be used for an address".to_owned(),
+    })
 }
 
 /// Of one that is wanted from a CA, or that a CA issued and that serves a host.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use instant_acme::{Account, NewAccount};
+use instant_acme::{Account, ExternalAccountKey, NewAccount};
 use tokio::sync::Mutex;
 
 use super::client::Client;
@@ -91,7 +91,11 @@ impl Accounts {
             only_return_existing: false,
         };
         let builder = Account::builder_with_http(Box::new(self.client.clone()));
-        let (account, credentials) = builder.create(&new, directory.url.clone(), None).await?;
+        let external = directory.external_account.as_ref();
+        let external =
+            external.map(|account| ExternalAccountKey::new(account.kid.clone(), &account.hmac_key));
+        let (account, credentials) =
+            builder.create(&new, directory.url.clone(), external.as_ref()).await?;
         let credentials = serde_json::to_value(credentials).expect("its keys are strings");
         self.shelf.put_account(id, &credentials)?;
         tracing::info!("registered an account at {}", directory.url);

@@ -18,11 +18,12 @@ use super::desired::{Desired, Wishes};
 use super::failures::{Blame, Failure};
 use super::order::{Errand, Experience, OrderError, Outcome, Shop};
 use super::plan::{Step, next_step};
+use super::proof::Proof;
 use super::record::{Issued, Record};
 use super::renewal;
 use super::shelf::Shelf;
 use super::{Progress, Stock};
-use crate::config::Directory;
+use crate::config::{self, ChallengeKind, Directory};
 
 /// Orders under way at a time.
 const MOST_ORDERS: usize = 8;
@@ -39,6 +40,7 @@ pub struct Keeper {
     shop: Option<Arc<Shop>>,
     /// What the shop was made with.
     ca_file: Option<PathBuf>,
+    proof: config::Proof,
     /// Why there is no shop.
     no_shop: Option<String>,
     orders: JoinSet<(String, Directory, Outcome)>,
@@ -62,6 +64,7 @@ impl Keeper {
             wishes,
             shop: None,
             ca_file: None,
+            proof: config::Proof::default(),
             no_shop: None,
             orders: JoinSet::new(),
             under_way: HashMap::new(),
@@ -118,28 +121,34 @@ impl Keeper {
     }
 
     fn open_shop(&mut self, wishes: &Wishes) {
-        if wishes.certificates.is_empty() || (self.shop.is_some() && self.ca_file == wishes.ca_file)
-        {
+        let is_same = self.ca_file == wishes.ca_file && self.proof == wishes.proof;
+        if wishes.certificates.is_empty() || (self.shop.is_some() && is_same) {
             return;
         }
-        match Client::new(wishes.ca_file.as_deref()) {
-            Ok(client) => {
-                self.shop = Some(Arc::new(Shop {
-                    accounts: Accounts::new(client, self.shelf.clone()),
-                    shelf: self.shelf.clone(),
-                    board: self.board.clone(),
-                }));
+        match self.new_shop(wishes) {
+            Ok(shop) => {
+                self.shop = Some(Arc::new(shop));
                 self.ca_file.clone_from(&wishes.ca_file);
+                self.proof.clone_from(&wishes.proof);
                 self.no_shop = None;
             }
             Err(error) => {
-                let error = format!("acme.ca_file: {error}");
                 if self.no_shop.as_ref() != Some(&error) {
                     tracing::error!("{error}");
                 }
                 self.no_shop = Some(error);
             }
         }
+    }
+
+    fn new_shop(&self, wishes: &Wishes) -> Result<Shop, String> {
+        let client = Client::new(wishes.ca_file.as_deref());
+        let client = client.map_err(|error| format!("acme.ca_file: {error}"))?;
+        Ok(Shop {
+            accounts: Accounts::new(client, self.shelf.clone()),
+            shelf: self.shelf.clone(),
+            proof: Proof::new(&wishes.proof, self.board.clone()),
+        })
     }
 
     fn begin(&mut self, desired: &Desired, directory: Directory) {
@@ -151,6 +160,7 @@ impl Keeper {
             order.directory == directory.url && order.names == desired.names
         };
         let errand = Errand {
+            is_first: record.issued.is_none(),
             pending: record.pending.as_ref().filter(is_there).cloned(),
             experience: Experience {
                 worked: record.issued.as_ref().and_then(|issued| issued.origin.challenge),
@@ -263,7 +273,7 @@ fn failure(
     record: &Record,
     directory: &Directory,
     error: &OrderError,
-    challenge: Option<crate::config::ChallengeKind>,
+    challenge: Option<ChallengeKind>,
 ) -> Failure {
     let before = record.failures.get(&directory.url);
     let retry_after = error.retry_after().and_then(|wait| wait.try_into().ok());

@@ -6,14 +6,18 @@ mod accounts;
 mod board;
 mod client;
 mod desired;
+mod dns;
 mod failures;
 mod keeper;
 mod order;
 mod plan;
 mod policy;
+mod preflight;
+mod proof;
 mod record;
 mod renewal;
 mod shelf;
+mod stranger;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -34,6 +38,7 @@ use crate::protocol::snapshot::{Challenges, Snapshot};
 
 pub use self::desired::{Desired, Wishes};
 pub use self::policy::{is_address, is_local, permits};
+pub use self::proof::challenges_for;
 pub use self::record::Issued;
 
 /// What there is: certificates, answers to challenges, and how each order stands. Replaced whole.

@@ -14,10 +14,12 @@ use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
 use super::accounts::Accounts;
-use super::board::{Board, BoardError};
 use super::client::Fault;
 use super::desired::Desired;
+use super::dns::record_name;
 use super::failures::Blame;
+use super::preflight::PreflightError;
+use super::proof::{Proof, ProofError};
 use super::record::{Answer, Issued, Origin, Pending};
 use super::shelf::Shelf;
 use crate::config::{ChallengeKind, Directory, KeyKind};
@@ -57,7 +59,9 @@ pub enum OrderError {
     #[error("{0}")]
     Store(#[from] StoreError),
     #[error("{0}")]
-    Board(#[from] BoardError),
+    Proof(#[from] ProofError),
+    #[error("{0}")]
+    Preflight(#[from] PreflightError),
     #[error("the signing request: {0}")]
     Request(#[from] rcgen::Error),
 }
@@ -72,7 +76,8 @@ impl OrderError {
             | OrderError::NoOrder
             | OrderError::Certificate(_)
             | OrderError::Names(_) => Blame::Ca,
-            OrderError::Store(_) | OrderError::Board(_) | OrderError::Request(_) => Blame::Host,
+            OrderError::Store(_) | OrderError::Proof(_) | OrderError::Request(_) => Blame::Host,
+            OrderError::Preflight(_) => Blame::Preflight,
         }
     }
 
@@ -87,7 +92,7 @@ impl OrderError {
     pub fn ends_order(&self) -> bool {
         !matches!(
             self,
-            OrderError::Ca { .. } | OrderError::Nonce | OrderError::Store(_) | OrderError::Board(_)
+            OrderError::Ca { .. } | OrderError::Nonce | OrderError::Store(_) | OrderError::Proof(_)
         )
     }
 }
@@ -140,7 +145,7 @@ fn said(problem: &Problem) -> String {
 pub struct Shop {
     pub accounts: Accounts,
     pub shelf: Arc<Shelf>,
-    pub board: Board,
+    pub proof: Arc<Proof>,
 }
 
 /// A certificate to be had.
@@ -150,6 +155,8 @@ pub struct Errand {
     /// An order that is under way there.
     pub pending: Option<Pending>,
     pub experience: Experience,
+    /// There is no certificate of these names yet: whether the CA could see us is not known.
+    pub is_first: bool,
 }
 
 /// How control over the names was shown before.
@@ -171,13 +178,13 @@ pub struct Outcome {
 impl Shop {
     /// Orders, or goes on with the order that is under way.
     pub async fn run(&self, errand: Errand) -> Outcome {
-        let Errand { desired, directory, pending, experience } = errand;
-        let mut errand =
-            UnderWay { desired, directory, pending, experience, challenge: experience.worked };
+        let Errand { desired, directory, pending, experience, is_first } = errand;
+        let challenge = experience.worked;
+        let mut errand = UnderWay { desired, directory, pending, experience, is_first, challenge };
         let result = self.persist(&mut errand).await;
         let over = result.as_ref().map_or_else(OrderError::ends_order, |_| true);
         if over && let Some(pending) = errand.pending.take() {
-            self.board.take_down(&pending.answers);
+            self.proof.take_down(&pending.answers).await;
         }
         Outcome { result, pending: errand.pending, challenge: errand.challenge }
     }
@@ -189,7 +196,11 @@ impl Shop {
             rounds += 1;
             match self.attempt(errand).await {
                 Err(OrderError::Nonce) if rounds < NONCE_ROUNDS => {}
-                Err(OrderError::NoOrder) if rounds < NONCE_ROUNDS => errand.pending = None,
+                Err(OrderError::NoOrder) if rounds < NONCE_ROUNDS => {
+                    if let Some(pending) = errand.pending.take() {
+                        self.proof.take_down(&pending.answers).await;
+                    }
+                }
                 Err(error @ OrderError::NoAccount) => {
                     let reason = error.to_string();
                     self.accounts.discard(&errand.directory, &errand.desired, &reason).await;
@@ -205,6 +216,7 @@ impl Shop {
     }
 
     async fn attempt(&self, errand: &mut UnderWay) -> Result<Issued, OrderError> {
+        self.look_first(errand).await?;
         let account = self.accounts.get(&errand.directory, &errand.desired).await?;
         let mut order = match &errand.pending {
             Some(pending) => known_order(&account, pending).await?,
@@ -219,6 +231,20 @@ impl Shop {
         let issued = errand.issued(&chain_pem)?;
         self.shelf.put_issued(errand.desired.id(), &issued)?;
         Ok(issued)
+    }
+
+    /// What the CA could not see is not ordered.
+    async fn look_first(&self, errand: &mut UnderWay) -> Result<(), OrderError> {
+        if !errand.is_first || errand.pending.is_some() {
+            return Ok(());
+        }
+        let preferred = preference(&errand.desired.challenges, errand.experience);
+        for name in &errand.desired.names {
+            let works = self.proof.look(name, &preferred).await?;
+            errand.experience.worked = works.or(errand.experience.worked);
+        }
+        errand.is_first = false;
+        Ok(())
     }
 
     /// Places the order, and writes down what is needed to go on with it.
@@ -290,7 +316,7 @@ impl Shop {
             pending.answers.clone_from(&answers);
             self.shelf.put_pending(errand.desired.id(), pending)?;
         }
-        self.board.show(&answers).await?;
+        self.proof.show(&answers).await?;
         tell_to_look(order, &kinds).await
     }
 }
@@ -320,6 +346,7 @@ struct UnderWay {
     directory: Directory,
     pending: Option<Pending>,
     experience: Experience,
+    is_first: bool,
     challenge: Option<ChallengeKind>,
 }
 
@@ -406,6 +433,10 @@ fn answer(
             Answer::Http01 { token: challenge.token.clone(), key_authorization }
         }
         ChallengeKind::TlsAlpn01 => Answer::TlsAlpn01 { identifier, key_authorization },
+        ChallengeKind::Dns01 => Answer::Dns01 {
+            name: record_name(&identifier),
+            value: challenge.key_authorization().dns_value(),
+        },
     };
     Ok((kind, answer))
 }
@@ -414,6 +445,7 @@ fn kind_of(kind: ChallengeKind) -> ChallengeType {
     match kind {
         ChallengeKind::Http01 => ChallengeType::Http01,
         ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        ChallengeKind::Dns01 => ChallengeType::Dns01,
     }
 }
 

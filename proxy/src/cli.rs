@@ -43,8 +43,8 @@ pub enum Command {
     Status(AskArgs),
     /// Show where every running container is routed, or why it is not
     Routes(AskArgs),
-    /// Show certificates
-    Certs(AskArgs),
+    /// Show certificates, or import some
+    Certs(CertsArgs),
     /// Read the configuration again: it goes live as a whole, without a restart, or not at all
     Reload(AskArgs),
     /// Become another binary without a restart; the one before comes back when its workers do not
@@ -134,6 +134,16 @@ pub struct AskArgs {
     pub json: bool,
     #[command(flatten)]
     pub socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct CertsArgs {
+    /// Copy the certificates of certbot or acme-companion in this directory into the state directory,
+    /// so that nothing is ordered anew
+    #[arg(long, value_name = "DIR", conflicts_with = "socket")]
+    pub import: Option<PathBuf>,
+    #[command(flatten)]
+    pub ask: AskArgs,
 }
 
 #[derive(Debug, Args)]

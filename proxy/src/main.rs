@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use baton::cli::{AskArgs, Cli, Command, DemoArgs, UpgradeArgs, WorkerArgs};
+use baton::cli::{AskArgs, CertsArgs, Cli, Command, DemoArgs, UpgradeArgs, WorkerArgs};
+use baton::config;
 use baton::controller::admin::answers::{Handoff, Reloaded, Step, UpgradeOrder};
 use baton::controller::admin::{client, tables};
+use baton::controller::certificates::import;
 use baton::controller::{check, run, upgrade};
 use baton::protocol::WORKER_NAME;
 use baton::{demo, worker};
@@ -29,9 +31,7 @@ fn main() -> ExitCode {
         Command::Check(args) => print_check(args.config.as_deref()),
         Command::Status(args) => print_answer(&args, "/status", tables::status),
         Command::Routes(args) => print_answer(&args, "/routes", tables::routes),
-        Command::Certs(args) => {
-            print_answer(&args, "/certs", |list: &Vec<_>| tables::certificates(list))
-        }
+        Command::Certs(args) => certificates(&args),
         Command::Reload(args) => reload(&args),
         Command::Upgrade(args) => upgrade(&args),
         Command::Rollback(args) => follow(&args, "/rollback", &UpgradeOrder::default()),
@@ -71,6 +71,31 @@ fn print_answer<T: DeserializeOwned>(
         return print(&String::from_utf8_lossy(&answer));
     }
     print(&table(&client::parse(&answer)?))
+}
+
+fn certificates(args: &CertsArgs) -> anyhow::Result<()> {
+    match &args.import {
+        Some(directory) => import_certificates(directory, &args.ask),
+        None => print_answer(&args.ask, "/certs", |list: &Vec<_>| tables::certificates(list)),
+    }
+}
+
+/// Whether baton runs or not; one that runs reads them at once.
+fn import_certificates(directory: &Path, args: &AskArgs) -> anyhow::Result<()> {
+    let config = config::load(args.socket.config.as_deref())?;
+    let imported = import::import(directory, &config.state_dir)?;
+    imported.problems.iter().for_each(|problem| eprintln!("baton: {problem}"));
+    if imported.certificates.is_empty() {
+        bail!("nothing was imported");
+    }
+    for certificate in &imported.certificates {
+        print(&format!("imported {certificate}\n"))?;
+    }
+    let socket = args.socket.socket.as_ref().unwrap_or(&config.control_socket);
+    if socket.exists() {
+        client::ask(socket, Method::POST, "/reload")?;
+    }
+    Ok(())
 }
 
 fn reload(args: &AskArgs) -> anyhow::Result<()> {

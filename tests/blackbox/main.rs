@@ -16,6 +16,7 @@ mod http2;
 mod hung_worker;
 mod orphans;
 mod preflight;
+mod ready_made;
 mod reload;
 mod routing;
 mod service;

@@ -88,6 +88,8 @@ pub struct Config {
     pub acme: Acme,
     /// `[[tls.certificate]]`
     pub certificates: Vec<CertificateFiles>,
+    /// Directories of certificates that others keep.
+    pub certificate_dirs: Vec<PathBuf>,
     /// `[[route]]`
     pub routes: Vec<StaticRoute>,
 }
@@ -104,6 +106,7 @@ impl Default for Config {
             drain: Drain::default(),
             acme: Acme::default(),
             certificates: Vec::new(),
+            certificate_dirs: Vec::new(),
             routes: Vec::new(),
         }
     }
@@ -201,7 +204,7 @@ pub enum RouteTls {
     /// signs, else one that is ordered where `[acme]` says so, else none.
     #[default]
     Auto,
-    /// Ordered, whatever the name.
+    /// Ordered, whatever the name, unless a certificate file covers it.
     Acme,
     /// The local CA, whatever the name.
     Local,

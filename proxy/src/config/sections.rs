@@ -25,6 +25,9 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     root.table("tls", |section| {
         tls(section, &mut config.worker.tls);
         config.certificates = certificates(section);
+        if let Some(list) = section.list("certificate_dirs", value::path) {
+            config.certificate_dirs = list.into_iter().map(Spanned::into_inner).collect();
+        }
     });
     root.table("acme", |section| acme::acme(section, &mut config.acme));
     root.table("drain", |section| drain(section, &mut config.drain));

@@ -51,6 +51,7 @@ fn every_key_is_read() {
         [tls]
         profile = "modern"
         strict_sni = true
+        certificate_dirs = ["/etc/letsencrypt"]
         [[tls.certificate]]
         cert = "/a.pem"
         key = "/a.key"
@@ -128,6 +129,7 @@ fn every_key_is_read() {
     assert!(config.worker.tls.strict_sni);
     let files = CertificateFiles { cert: "/a.pem".into(), key: "/a.key".into() };
     assert_eq!(config.certificates, [files]);
+    assert_eq!(config.certificate_dirs, [Path::new("/etc/letsencrypt")]);
     let directory = Directory::at;
     let want = Acme {
         agree_tos: true,

@@ -123,7 +123,7 @@ impl Publisher {
         self.ca_file.clone_from(&config.acme.ca_file);
         self.proof.clone_from(&config.acme.proof);
         self.certificates.set_acme(config.acme.clone());
-        self.certificates.set_files(&config.certificates)
+        self.certificates.set_files(&config.certificates, &config.certificate_dirs)
     }
 
     /// Rebuilds everything from what is known, and publishes what differs. Returns the changes, one

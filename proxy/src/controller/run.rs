@@ -220,7 +220,7 @@ fn make_state_dir(path: &Path) -> Result<(), RunError> {
 fn open_certificates(config: &Config) -> Result<Certificates, RunError> {
     let mut certificates = Certificates::open(&config.state_dir)?;
     certificates.set_acme(config.acme.clone());
-    for problem in certificates.set_files(&config.certificates) {
+    for problem in certificates.set_files(&config.certificates, &config.certificate_dirs) {
         tracing::error!("{problem}");
     }
     Ok(certificates)

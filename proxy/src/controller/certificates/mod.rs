@@ -3,7 +3,9 @@
 
 pub mod acme;
 mod default;
+mod directories;
 mod files;
+pub mod import;
 mod issue;
 mod local_ca;
 mod pair;
@@ -32,6 +34,8 @@ pub use store::StoreError;
 
 /// A renewal that failed is not tried again before this.
 const SHORTEST_WAIT: time::Duration = time::Duration::minutes(10);
+/// Between two looks at directories of certificates that others keep.
+const LOOK_PAUSE: time::Duration = time::Duration::minutes(1);
 
 /// Why a certificate of baton's own could not be made or kept.
 #[derive(Debug, thiserror::Error)]
@@ -133,6 +137,10 @@ pub enum CertificateState {
 pub struct Certificates {
     store: Store,
     files: Files,
+    /// When files were read last.
+    looked: OffsetDateTime,
+    /// Where imported ones are, beside the directories of the configuration.
+    imported: PathBuf,
     acme: Acme,
     local_ca: LocalCa,
     default: Pair,
@@ -155,13 +163,32 @@ impl Certificates {
         let mut found = Vec::new();
         let default = default::load_or_issue(&store, now, &mut found)?;
         let (files, acme) = (Files::default(), Acme::default());
-        Ok(Certificates { store, files, acme, local_ca, default, found })
+        let imported = import::directory(state_dir);
+        let looked = now;
+        Ok(Certificates { store, files, looked, imported, acme, local_ca, default, found })
     }
 
-    /// Reads the files of the configuration, all of them anew. What is wrong with one is returned
-    /// and leaves the others alone; one that was good before stays in service.
-    pub fn set_files(&mut self, files: &[CertificateFiles]) -> Vec<Problem> {
-        self.files.set(files, OffsetDateTime::now_utc())
+    /// Reads the files of the configuration and of these directories, all of them anew. What is wrong
+    /// with one is returned and leaves the others alone; one that was good before stays in service.
+    pub fn set_files(
+        &mut self,
+        files: &[CertificateFiles],
+        directories: &[PathBuf],
+    ) -> Vec<Problem> {
+        let imported = Some(&self.imported).filter(|directory| directory.is_dir());
+        let directories: Vec<_> = directories.iter().chain(imported).cloned().collect();
+        self.files.name(files, &directories);
+        self.looked = OffsetDateTime::now_utc();
+        self.files.read(self.looked)
+    }
+
+    /// What others keep, they renew: read again once in a while.
+    fn look_again(&mut self, now: OffsetDateTime, problems: &mut Vec<Problem>) {
+        let is_due = now >= self.looked + LOOK_PAUSE || now < self.looked;
+        if self.files.has_directories() && is_due {
+            self.looked = now;
+            problems.extend(self.files.read(now));
+        }
     }
 
     /// Which names may be ordered, and how. Takes effect with the next assembly.
@@ -185,6 +212,7 @@ impl Certificates {
             desired: BTreeMap::new(),
         };
         self.renew_default(now, &mut draft.problems);
+        self.look_again(now, &mut draft.problems);
         let trusted =
             wanted.iter().map(|wanted| self.provide_or_report(wanted, &mut draft)).collect();
         self.local_ca.retain(&draft.local_names);
@@ -216,7 +244,11 @@ impl Certificates {
         match source(wanted, covered, &self.acme)? {
             Source::Nobody => Ok(false),
             Source::File => Ok(true),
-            Source::Acme(name) => Ok(self.order(name, wanted, draft)),
+            Source::Acme(name) => {
+                // A file that is to be replaced serves until then.
+                let is_served = self.files.serve(&wanted.pattern, draft.now);
+                Ok(self.order(name, wanted, draft) || is_served)
+            }
             Source::LocalCa(name) => {
                 let leaf = self.local_ca.leaf(&name, draft.now, &mut draft.problems);
                 leaf.map_err(|error| error.to_string())?;
@@ -312,7 +344,11 @@ impl Certificates {
         let files = self.files.pairs().filter(|pair| pair.is_valid(now));
         let issued = draft.issued().map(|(_, issued)| &*issued.pair);
         let times = renewals.chain(files.chain(issued).map(|pair| pair.not_after));
-        times.min().unwrap_or(now).max(now + SHORTEST_WAIT)
+        let next = times.min().unwrap_or(now).max(now + SHORTEST_WAIT);
+        match self.files.has_directories() {
+            true => next.min(self.looked.max(now) + LOOK_PAUSE),
+            false => next,
+        }
     }
 }
 
@@ -356,7 +392,7 @@ fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, Str
     };
     match (wanted.tls, name) {
         (RouteTls::Off, _) => Ok(Source::Nobody),
-        (RouteTls::Auto, _) if file_covers => Ok(Source::File),
+        (RouteTls::Auto | RouteTls::Acme, _) if file_covers => Ok(Source::File),
         (_, None) => Err("no certificate can be issued for a pattern of this kind".to_owned()),
         (RouteTls::Acme, Some(name)) if !acme.agree_tos => Err(format!(
             "`tls = \"acme\"` needs acme.agree_tos = true: nothing is ordered for {name}"

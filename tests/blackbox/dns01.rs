@@ -180,6 +180,23 @@ async fn the_ca_is_not_told_to_look_before_every_server_has_the_record() {
 }
 
 #[tokio::test]
+async fn a_controller_that_is_killed_meanwhile_leaves_neither_a_second_order_nor_a_record() {
+    let Some((mut site, knot)) = with_knot(false).await else { return };
+    site.serve(WILDCARD, &knot.acme());
+    until("the record at the primary", ISSUE_LIMIT, async || {
+        (!knot.texts(knot.primary(), RECORD).is_empty()).then_some(())
+    })
+    .await;
+    site.baton.kill_controller().await;
+    site.baton.start_controller();
+    knot.refresh();
+    site.baton.wait_ready().await;
+    site.wait_issued(WILDCARD).await;
+    assert_eq!(site.pebble.orders(), 1);
+    assert_eq!(knot.texts(knot.primary(), RECORD), "", "the record was taken away");
+}
+
+#[tokio::test]
 async fn a_key_that_the_server_does_not_know_is_named() {
     let Some((site, knot)) = with_knot(true).await else { return };
     site.serve(WILDCARD, &knot.acme().replace("\"baton\"", "\"stranger\""));

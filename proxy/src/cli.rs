@@ -43,7 +43,7 @@ pub enum Command {
     Status(AskArgs),
     /// Show where every running container is routed, or why it is not
     Routes(AskArgs),
-    /// Show certificates, or import some
+    /// Show certificates, import some, or order, try again or revoke one of a CA
     Certs(CertsArgs),
     /// Read the configuration again: it goes live as a whole, without a restart, or not at all
     Reload(AskArgs),
@@ -140,10 +140,39 @@ pub struct AskArgs {
 pub struct CertsArgs {
     /// Copy the certificates of certbot or acme-companion in this directory into the state directory,
     /// so that nothing is ordered anew
-    #[arg(long, value_name = "DIR", conflicts_with = "socket")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["socket", "CertificateOrders"])]
     pub import: Option<PathBuf>,
     #[command(flatten)]
+    pub order: CertificateOrders,
+    #[command(flatten)]
     pub ask: AskArgs,
+}
+
+/// What a CA is to be asked for, beside what the schedule asks it.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct CertificateOrders {
+    /// Order another certificate now, although none is due
+    #[arg(long, value_name = "NAME")]
+    renew: Option<String>,
+    /// Try an order again that failed, without waiting for its time
+    #[arg(long, value_name = "NAME")]
+    retry: Option<String>,
+    /// Revoke the certificate and take it out of service; none is ordered until --renew
+    #[arg(long, value_name = "NAME")]
+    revoke: Option<String>,
+}
+
+impl CertificateOrders {
+    /// Where it is asked for, and for which name.
+    pub fn asked(&self) -> Option<(&'static str, &str)> {
+        let orders = [
+            ("/certs/renew", &self.renew),
+            ("/certs/retry", &self.retry),
+            ("/certs/revoke", &self.revoke),
+        ];
+        orders.into_iter().find_map(|(path, name)| Some((path, name.as_deref()?)))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -190,6 +219,9 @@ mod tests {
             &["baton", "fly"],
             &["baton", "status", "--socket", "a", "--config", "b"],
             &["baton", "demo", "--seconds", "0"],
+            &["baton", "certs", "--renew"],
+            &["baton", "certs", "--renew", "a", "--revoke", "a"],
+            &["baton", "certs", "--import", "a", "--renew", "a"],
             &["baton", "upgrade", "--canary", "0%"],
             &["baton", "upgrade", "--for", "10s"],
             &["baton", "upgrade", "--canary", "5%", "--for", "never"],

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use anyhow::bail;
 use baton::cli::{AskArgs, CertsArgs, Cli, Command, DemoArgs, UpgradeArgs, WorkerArgs};
 use baton::config;
-use baton::controller::admin::answers::{Handoff, Reloaded, Step, UpgradeOrder};
+use baton::controller::admin::answers::{
+    CertificateOrder, CertificateOutcome, Handoff, Reloaded, Step, UpgradeOrder,
+};
 use baton::controller::admin::{client, tables};
 use baton::controller::certificates::import;
 use baton::controller::{check, run, upgrade};
@@ -74,10 +76,23 @@ fn print_answer<T: DeserializeOwned>(
 }
 
 fn certificates(args: &CertsArgs) -> anyhow::Result<()> {
-    match &args.import {
-        Some(directory) => import_certificates(directory, &args.ask),
+    if let Some(directory) = &args.import {
+        return import_certificates(directory, &args.ask);
+    }
+    match args.order.asked() {
+        Some((path, name)) => order_certificate(path, name, &args.ask),
         None => print_answer(&args.ask, "/certs", |list: &Vec<_>| tables::certificates(list)),
     }
+}
+
+fn order_certificate(path: &str, name: &str, args: &AskArgs) -> anyhow::Result<()> {
+    let order = CertificateOrder { name: name.to_owned() };
+    let answer = client::order(&args.socket.path()?, path, &order)?;
+    if args.json {
+        return print(&String::from_utf8_lossy(&answer));
+    }
+    let outcome: CertificateOutcome = client::parse(&answer)?;
+    print(&format!("{}\n", outcome.text))
 }
 
 /// Whether baton runs or not; one that runs reads them at once.

@@ -3,75 +3,118 @@
 use std::time::Duration;
 
 use baton_load::Upstream;
-use baton_tests::{Answer, Baton, Config, Docker, Pebble, PebbleOptions, until};
+use baton_tests::{
+    Answer, Baton, CaProxy, Config, Docker, Pebble, PebbleOptions, shown_serial, until,
+};
 use serde_json::Value;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Pebble takes up to 5 s before it looks, and 5 % of nonces cost a round more.
-const ISSUE_LIMIT: Duration = Duration::from_secs(60);
+pub const ISSUE_LIMIT: Duration = Duration::from_secs(60);
 
 /// A baton whose routes lead to one upstream, and a CA that looks at its ports.
-struct Site {
-    baton: Baton,
-    upstream: Upstream,
-    pebble: Pebble,
+pub struct Site {
+    pub baton: Baton,
+    pub upstream: Upstream,
+    pub pebble: Pebble,
+    /// The keys of `[acme]` that lead to the CA.
+    authority: String,
 }
 
 impl Site {
-    async fn start(options: PebbleOptions) -> Self {
+    pub async fn start(options: PebbleOptions) -> Self {
+        Self::start_with(Config::new(), options).await
+    }
+
+    async fn start_with(config: Config, options: PebbleOptions) -> Self {
         let upstream = Upstream::start("one").await.expect("upstream");
         // The CA has to know the ports, and baton the CA: the ports come first.
-        let baton = Baton::start(Config::new().route("first.test", &[upstream.address()])).await;
+        let baton = Baton::start(config.route("first.test", &[upstream.address()])).await;
         let pebble = Pebble::start_with(&baton, options).await;
-        Site { baton, upstream, pebble }
+        let authority = pebble.acme();
+        Site { baton, upstream, pebble, authority }
+    }
+
+    /// With a proxy in front of the CA.
+    pub async fn start_behind_proxy(options: PebbleOptions) -> (Self, CaProxy) {
+        Self::start_behind_proxy_with(Config::new(), options).await
+    }
+
+    pub async fn start_behind_proxy_with(
+        config: Config,
+        options: PebbleOptions,
+    ) -> (Self, CaProxy) {
+        let site = Self::start_with(config, options).await;
+        let proxy = CaProxy::start(&site.pebble);
+        let authority = proxy.acme(&site.pebble);
+        (Site { authority, ..site }, proxy)
     }
 
     /// Routes these names, with these keys of `[acme]` beside those that lead to the CA.
-    fn config(&self, names: &[&str], acme: &str) -> Config {
-        let config = Config::new().section(&format!("{}\n{acme}", self.pebble.acme()));
+    pub fn config(&self, names: &[&str], acme: &str) -> Config {
+        let config = Config::new().section(&format!("{}\n{acme}", self.authority));
         names.iter().fold(config, |config, name| config.route(name, &[self.upstream.address()]))
     }
 
-    fn serve(&self, names: &[&str], acme: &str) {
+    pub fn serve(&self, names: &[&str], acme: &str) {
         let said = self.baton.reconfigure(&self.config(names, acme));
         assert!(said["error"].is_null(), "{said}");
     }
 
     /// The same on the ports that the CA knows, for a baton that starts again.
-    fn config_again(&self, names: &[&str], acme: &str) -> Config {
+    pub fn config_again(&self, names: &[&str], acme: &str) -> Config {
         let (http, https) = (self.baton.http_address(), self.baton.https_address());
         let listen = format!("http = [\"{http}\"]\nhttps = [\"{https}\"]");
         self.config(names, acme).listen(&listen)
     }
 
     /// What `baton certs` says of this name.
-    fn certificate(&self, name: &str) -> Option<Value> {
+    pub fn certificate(&self, name: &str) -> Option<Value> {
         certificate(&self.baton, name)
     }
 
-    async fn wait_failed(&self, name: &str) -> Value {
+    pub async fn wait_failed(&self, name: &str) -> Value {
         until(&format!("a failed order for {name}"), ISSUE_LIMIT, async || {
             self.certificate(name).filter(|certificate| certificate["state"] == "failed")
         })
         .await
     }
 
-    async fn wait_issued(&self, name: &str) -> Value {
-        until(&format!("a certificate for {name}"), ISSUE_LIMIT, async || {
+    /// Waits until clients trust what they are shown for this name.
+    pub async fn wait_issued(&self, name: &str) -> Value {
+        let certificate = until(&format!("a certificate for {name}"), ISSUE_LIMIT, async || {
             self.certificate(name).filter(|certificate| certificate["state"] == "valid")
         })
-        .await
+        .await;
+        // The controller knows of it before its workers do.
+        until(&format!("a trusted answer of {name}"), ISSUE_LIMIT, async || {
+            (self.get(name).await.status == 200).then_some(())
+        })
+        .await;
+        certificate
     }
 
-    async fn get(&self, name: &str) -> Answer {
+    /// Of the certificate that a new client of the first name is shown.
+    pub fn serial(&self) -> String {
+        shown_serial(self.baton.https_address(), "app.example.com")
+    }
+
+    pub async fn get(&self, name: &str) -> Answer {
         let root = self.pebble.root_file();
         self.baton.curl(&format!("https://{name}/")).arg("--cacert").arg(root).run().await
     }
 }
 
-fn certificate(baton: &Baton, name: &str) -> Option<Value> {
+pub fn certificate(baton: &Baton, name: &str) -> Option<Value> {
     let list = baton.certs_json();
     let mut list = list.as_array().expect("a list").iter();
     list.find(|entry| entry["kind"] == "acme" && entry["names"][0] == name).cloned()
+}
+
+/// RFC 3339, as answers have it.
+pub fn time_of(value: &Value) -> OffsetDateTime {
+    OffsetDateTime::parse(value.as_str().expect("text"), &Rfc3339).expect("a time")
 }
 
 #[tokio::test]

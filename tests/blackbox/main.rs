@@ -1,9 +1,14 @@
 //! Black-box tests of the built baton. Each is named by what it claims.
 
 mod acme;
+mod acme_faults;
+mod acme_orders;
+mod acme_renewal;
 mod bodies;
 mod canary;
+mod client_auth;
 mod command_line;
+mod container_certificates;
 mod dns01;
 mod docker_changes;
 mod docker_routing;
@@ -11,8 +16,10 @@ mod framing;
 mod handoff;
 mod handshakes;
 mod headers;
+mod hsts;
 mod http1;
 mod http2;
+mod https_method;
 mod hung_worker;
 mod orphans;
 mod preflight;

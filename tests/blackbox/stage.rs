@@ -253,9 +253,14 @@ impl IdleConnection {
 
     /// Sends one more, and returns everything up to the end of the stream; none where it has ended
     /// already.
-    pub async fn last_request(mut self) -> Option<String> {
+    pub async fn last_request(self) -> Option<String> {
+        self.last(Self::REQUEST).await
+    }
+
+    /// The same with a request of the test's own.
+    pub async fn last(mut self, request: &str) -> Option<String> {
         // A connection that has had its last answer may take no more.
-        drop(self.0.write_all(Self::REQUEST.as_bytes()).await);
+        drop(self.0.write_all(request.as_bytes()).await);
         let mut answer = String::new();
         match self.0.read_to_string(&mut answer).await {
             Ok(0) => None,

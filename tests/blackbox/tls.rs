@@ -7,19 +7,19 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use baton_load::Upstream;
-use baton_tests::{Baton, Config, self_signed, until};
+use baton_tests::{Baton, Config, self_signed, self_signed_rsa, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::{APP, in_front_of_one};
 
 /// What `openssl s_client` says of a handshake.
-async fn s_client(address: SocketAddr, arguments: &[&str]) -> String {
+pub async fn s_client(address: SocketAddr, arguments: &[&str]) -> String {
     s_client_saying("Q\n".to_owned(), address, arguments).await
 }
 
 /// The same, with what it shall send before the end of its input.
-async fn s_client_saying(input: String, address: SocketAddr, arguments: &[&str]) -> String {
+pub async fn s_client_saying(input: String, address: SocketAddr, arguments: &[&str]) -> String {
     let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
     let run = move || {
         let mut child = Command::new("openssl")
@@ -177,6 +177,49 @@ async fn a_host_beyond_the_certificate_of_the_connection_is_misdirected() {
         assert_eq!(answer.status, 421, "{version}: {answer:?}");
     }
     assert_eq!(upstream.requests(), 0);
+}
+
+#[tokio::test]
+async fn the_post_quantum_key_exchange_is_preferred() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    // A client that knows both, and one that does not know the new one.
+    let [hybrid, classic] = ["X25519MLKEM768", "X25519"].map(|name| {
+        let all = rustls::crypto::aws_lc_rs::ALL_KX_GROUPS.iter().copied();
+        let mut groups = all.filter(|group| format!("{:?}", group.name()) == name);
+        groups.next().expect("the provider knows it")
+    });
+    for (groups, want) in [(vec![hybrid, classic], "X25519MLKEM768"), (vec![classic], "X25519")] {
+        let provider = rustls::crypto::CryptoProvider { kx_groups: groups, ..provider.clone() };
+        let config = rustls::ClientConfig::builder_with_provider(provider.into())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has suites for it")
+            .with_root_certificates(baton.roots())
+            .with_no_client_auth();
+        let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let socket = tokio::net::TcpStream::connect(baton.https_address()).await.expect("connect");
+        let name = APP.try_into().expect("a name");
+        let stream = connector.connect(name, socket).await.expect("handshake");
+        let group = stream.get_ref().1.negotiated_key_exchange_group().expect("a group");
+        assert_eq!(format!("{:?}", group.name()), want);
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_with_an_rsa_key_is_served() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let files = tempfile::tempdir().expect("temp dir");
+    self_signed_rsa(files.path(), "rsa.example.com");
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let section =
+        format!("[[tls.certificate]]\ncert = {:?}\nkey = {:?}", path("cert.pem"), path("key.pem"));
+    let config = Config::new().section(&section).route("rsa.example.com", &[upstream.address()]);
+    let baton = Baton::start(config).await;
+    for version in ["1.2", "1.3"] {
+        let curl = baton.curl("https://rsa.example.com/").arg("--cacert").arg(path("cert.pem"));
+        let curl = curl.arg(format!("--tlsv{version}")).args(["--tls-max", version]);
+        assert_eq!(curl.run().await.status, 200, "TLS {version}");
+    }
 }
 
 /// `cert.pem` and `key.pem` of a self-signed certificate for this name.

@@ -29,6 +29,7 @@ const POLL: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct Baton {
     directory: TempDir,
+    variables: Vec<(String, String)>,
     child: Child,
     http: Option<SocketAddr>,
     https: Option<SocketAddr>,
@@ -45,18 +46,21 @@ impl Baton {
     /// As [`Baton::start`], in a network namespace.
     pub async fn start_in(namespace: &Namespace, config: Config) -> Self {
         let directory = directory_with(&config);
-        let path = directory.path().to_owned();
-        let child = namespace.run(move || run(&path, &[]));
-        let mut baton = Baton { directory, child, http: None, https: None };
+        let (path, variables) = (directory.path().to_owned(), config.variables().to_vec());
+        let child = namespace.run(move || run(&path, &variables));
+        let variables = config.variables().to_vec();
+        let mut baton = Baton { directory, variables, child, http: None, https: None };
         baton.wait_ready().await;
         baton
     }
 
     /// As [`Baton::start`], with more in its environment.
     pub async fn start_with(config: Config, environment: &[(&str, &Path)]) -> Self {
-        let directory = directory_with(&config);
-        let child = run(directory.path(), environment);
-        let mut baton = Baton { directory, child, http: None, https: None };
+        let text = |path: &Path| path.to_str().expect("test paths are UTF-8").to_owned();
+        let more =
+            |config: Config, (name, path): &(&str, &Path)| config.variable(name, &text(path));
+        let config = environment.iter().fold(config, more);
+        let mut baton = Self::spawn(&config);
         baton.wait_ready().await;
         baton
     }
@@ -64,8 +68,9 @@ impl Baton {
     /// Starts it without waiting, for one that is not to become ready.
     pub fn spawn(config: &Config) -> Self {
         let directory = directory_with(config);
-        let child = run(directory.path(), &[]);
-        Baton { directory, child, http: None, https: None }
+        let variables = config.variables().to_vec();
+        let child = run(directory.path(), &variables);
+        Baton { directory, variables, child, http: None, https: None }
     }
 
     /// SIGKILL for the controller alone.
@@ -76,12 +81,13 @@ impl Baton {
 
     /// Starts another controller with the same files, after [`Baton::kill_controller`].
     pub fn start_controller(&mut self) {
-        self.child = run(self.directory(), &[]);
+        self.child = run(self.directory(), &self.variables);
     }
 
     /// The same with another configuration, once it serves.
     pub async fn start_again(&mut self, config: &Config) {
         self.write_config(config);
+        self.variables = config.variables().to_vec();
         self.start_controller();
         self.wait_ready().await;
     }
@@ -311,7 +317,7 @@ fn directory_with(config: &Config) -> TempDir {
     directory
 }
 
-fn run(directory: &Path, environment: &[(&str, &Path)]) -> Child {
+fn run(directory: &Path, variables: &[(String, String)]) -> Child {
     let log = |name| {
         let path = directory.join(name);
         File::options().create(true).append(true).open(path).expect("log file")
@@ -320,7 +326,7 @@ fn run(directory: &Path, environment: &[(&str, &Path)]) -> Child {
         .arg("run")
         .arg("--config")
         .arg(directory.join("baton.toml"))
-        .envs(environment.iter().copied())
+        .envs(variables.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(log("stdout"))
         .stderr(log("stderr"))

@@ -6,19 +6,23 @@ use std::path::{Path, PathBuf};
 /// Free ports of 127.0.0.1, no Docker and no access log, unless said otherwise.
 #[derive(Debug, Clone)]
 pub struct Config {
+    state_dir: Option<PathBuf>,
     listen: String,
     docker: String,
     top: String,
     sections: String,
+    variables: Vec<(String, String)>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Config {
+            state_dir: None,
             listen: "http = [\"127.0.0.1:0\"]\nhttps = [\"127.0.0.1:0\"]".to_owned(),
             docker: "enabled = false".to_owned(),
             top: String::new(),
             sections: String::new(),
+            variables: Vec::new(),
         }
     }
 }
@@ -26,6 +30,13 @@ impl Default for Config {
 impl Config {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Keeps its state there, not in the directory of its own.
+    #[must_use]
+    pub fn state_dir(mut self, path: &Path) -> Self {
+        self.state_dir = Some(path.to_owned());
+        self
     }
 
     /// Routes a host to these upstreams.
@@ -76,13 +87,24 @@ impl Config {
         path
     }
 
+    /// A variable of baton's own environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub(crate) fn variables(&self) -> &[(String, String)] {
+        &self.variables
+    }
+
     pub(crate) fn text(&self, directory: &Path) -> String {
-        let Config { listen, docker, top, sections } = self;
+        let Config { state_dir, listen, docker, top, sections, .. } = self;
+        let state_dir = state_dir.clone().unwrap_or_else(|| directory.join("state"));
         let log = if sections.contains("[log]") { "" } else { "\n[log]\naccess = \"off\"\n" };
         format!(
-            "state_dir = {:?}\ncontrol_socket = {:?}\n{top}\n[listen]\n{listen}\n\n\
+            "state_dir = {state_dir:?}\ncontrol_socket = {:?}\n{top}\n[listen]\n{listen}\n\n\
              [docker]\n{docker}\n{log}{sections}",
-            directory.join("state"),
             directory.join("control.sock"),
         )
     }

@@ -6,6 +6,7 @@
 
 mod baton;
 mod binaries;
+mod ca_proxy;
 mod config;
 mod curl;
 mod docker;
@@ -17,11 +18,13 @@ mod namespace;
 mod openssl;
 mod pebble;
 mod raw;
+mod small_disk;
 mod tun;
 mod wait;
 
 pub use baton::Baton;
 pub use binaries::{baton_binary, upstream_binary};
+pub use ca_proxy::{CaProxy, Endpoint, Held, Moment, Reply};
 pub use config::Config;
 pub use curl::{Answer, Curl};
 pub use docker::{Container, Docker, IMAGE, Network};
@@ -30,7 +33,8 @@ pub use knot::Knot;
 pub use link::Link;
 pub use memory::{peak, proportional, reset_peak, resident};
 pub use namespace::Namespace;
-pub use openssl::self_signed;
+pub use openssl::{ClientCa, self_signed, self_signed_rsa, shown_serial};
 pub use pebble::{Pebble, PebbleOptions};
 pub use raw::{Recorder, exchange, exchange_within};
+pub use small_disk::SmallDisk;
 pub use wait::until;

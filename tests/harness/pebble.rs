@@ -168,6 +168,14 @@ impl Pebble {
         assert!(output.status.success(), "{what} {order}: {output:?}");
     }
 
+    /// Whether the certificate of this serial number is `Valid` or `Revoked`.
+    pub fn status_of(&self, serial: &str) -> String {
+        let serial = serial.trim_start_matches('0').to_lowercase();
+        let answer = self.management(&format!("cert-status-by-serial/{serial}"));
+        let answer: Value = serde_json::from_slice(&answer.stdout).expect("JSON");
+        answer["Status"].as_str().expect("a status").to_owned()
+    }
+
     fn management(&self, path: &str) -> Output {
         let ca_file = self.ca_file();
         let ca_file = ca_file.to_str().expect("temp dirs are UTF-8");

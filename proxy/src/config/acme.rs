@@ -139,6 +139,19 @@ impl ChallengeKind {
     }
 }
 
+impl std::str::FromStr for ChallengeKind {
+    type Err = String;
+
+    /// By its name, without regard to case.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = CHALLENGES.iter().find(|(name, _)| name.eq_ignore_ascii_case(text));
+        found.map(|(_, kind)| *kind).ok_or_else(|| {
+            let names: Vec<&str> = CHALLENGES.iter().map(|(name, _)| *name).collect();
+            format!("is not one of {}", names.join(", "))
+        })
+    }
+}
+
 const CHALLENGES: &[(&str, ChallengeKind)] = &[
     ("http-01", ChallengeKind::Http01),
     ("tls-alpn-01", ChallengeKind::TlsAlpn01),
@@ -163,6 +176,17 @@ const KEYS: &[(&str, KeyKind)] = &[
     ("rsa-3072", KeyKind::Rsa3072),
     ("rsa-4096", KeyKind::Rsa4096),
 ];
+
+impl std::str::FromStr for KeyKind {
+    type Err = String;
+
+    /// As acme-companion has it: `2048` is `rsa-2048`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_it = |name: &str| name == text || name.strip_prefix("rsa-") == Some(text);
+        let found = KEYS.iter().find(|(name, _)| is_it(name)).map(|(_, kind)| *kind);
+        found.ok_or_else(|| "is not one of ec-256, ec-384, 2048, 3072, 4096".to_owned())
+    }
+}
 
 pub(super) fn acme(section: &mut Section<'_, '_, '_>, acme: &mut Acme) {
     section.read("agree_tos", &mut acme.agree_tos, value::boolean);
@@ -202,11 +226,14 @@ fn optional_text(value: &DeValue<'_>) -> Result<Option<String>, Problem> {
 
 fn email(value: &DeValue<'_>) -> Result<Option<String>, Problem> {
     match optional_text(value)? {
-        Some(text) if !text.contains('@') || text.contains([' ', ',']) => {
-            Err(format!("`{text}` is not an e-mail address").into())
-        }
+        Some(text) if !is_email(&text) => Err(format!("`{text}` is not an e-mail address").into()),
         email => Ok(email),
     }
+}
+
+/// Looks like one: the CA looks closer.
+pub fn is_email(text: &str) -> bool {
+    text.contains('@') && !text.contains([' ', ','])
 }
 
 /// What stands beside `directory` means the one that it names.

@@ -16,7 +16,7 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use acme::{Acme, ChallengeKind, Directory, KeyKind, Proof};
+pub use acme::{Acme, ChallengeKind, Directory, KeyKind, Proof, is_email};
 pub use dns::{Dns, DnsProvider, DnsUpdate, Secret, TsigAlgorithm, decode_secret};
 pub use external_account::ExternalAccount;
 pub use mistake::{Mistake, Mistakes, Position};
@@ -86,6 +86,8 @@ pub struct Config {
     pub worker: WorkerSettings,
     pub drain: Drain,
     pub acme: Acme,
+    /// Where `<host>.ca.crt` and `ca.crt` are, as nginx-proxy has them.
+    pub client_ca_dir: Option<PathBuf>,
     /// `[[tls.certificate]]`
     pub certificates: Vec<CertificateFiles>,
     /// Directories of certificates that others keep.
@@ -105,6 +107,7 @@ impl Default for Config {
             worker: default_worker(),
             drain: Drain::default(),
             acme: Acme::default(),
+            client_ca_dir: None,
             certificates: Vec::new(),
             certificate_dirs: Vec::new(),
             routes: Vec::new(),
@@ -188,6 +191,49 @@ pub struct StaticRoute {
     pub replace_prefix: Option<String>,
     pub upstreams: Vec<StaticUpstream>,
     pub tls: RouteTls,
+    /// Of its host. `None`: the default.
+    pub hsts: Option<Hsts>,
+    /// A file with the CAs whose clients its host takes.
+    pub client_ca: Option<PathBuf>,
+    pub client_auth: Option<VerifyClient>,
+}
+
+/// Strict-Transport-Security (RFC 6797) of a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hsts {
+    Off,
+    /// The value of the field.
+    Value(String),
+}
+
+impl Hsts {
+    /// `off`, or a value: it is sent as it is.
+    ///
+    /// # Errors
+    /// The sentence for what no browser would understand.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.eq_ignore_ascii_case("off") {
+            return Ok(Hsts::Off);
+        }
+        let mut directives = text.split(';').map(str::trim);
+        let has_age = directives.any(|directive| {
+            let age = directive.split_once('=').filter(|(n, _)| n.eq_ignore_ascii_case("max-age"));
+            age.is_some_and(|(_, seconds)| seconds.trim_matches('"').parse::<u64>().is_ok())
+        });
+        if has_age && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+            return Ok(Hsts::Value(text.to_owned()));
+        }
+        Err("is neither `off` nor a value with `max-age=SECONDS`".to_owned())
+    }
+}
+
+/// Whether clients have to show a certificate, where there is a CA for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VerifyClient {
+    Off,
+    /// They may come without one.
+    Optional,
+    Required,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

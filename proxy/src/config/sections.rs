@@ -1,13 +1,15 @@
 //! The sections of the file, each as the list of its keys, and what holds between keys.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use toml::Spanned;
+use toml::de::DeValue;
 
 use super::reader::Section;
 use super::{
-    CertificateFiles, Config, Docker, Drain, HandoffWish, Listen, RouteTls, StaticRoute,
-    StaticUpstream, acme, value,
+    CertificateFiles, Config, Docker, Drain, HandoffWish, Hsts, Listen, RouteTls, StaticRoute,
+    StaticUpstream, VerifyClient, acme, value,
 };
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::settings::{
@@ -24,6 +26,7 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     root.table("docker", |section| docker(section, &mut config.docker));
     root.table("tls", |section| {
         tls(section, &mut config.worker.tls);
+        config.client_ca_dir = client_ca_dir(section);
         config.certificates = certificates(section);
         if let Some(list) = section.list("certificate_dirs", value::path) {
             config.certificate_dirs = list.into_iter().map(Spanned::into_inner).collect();
@@ -110,6 +113,15 @@ fn tls(section: &mut Section<'_, '_, '_>, tls: &mut TlsSettings) {
     section.read("strict_sni", &mut tls.strict_sni, value::boolean);
 }
 
+/// Empty is none.
+fn client_ca_dir(section: &mut Section<'_, '_, '_>) -> Option<PathBuf> {
+    let read = |value: &DeValue<'_>| match value::text(value)? {
+        "" => Ok(None),
+        _ => value::path(value).map(Some),
+    };
+    section.optional("client_ca_dir", read).flatten()
+}
+
 const PROFILES: &[(&str, TlsProfile)] =
     &[("modern", TlsProfile::Modern), ("intermediate", TlsProfile::Intermediate)];
 
@@ -188,7 +200,21 @@ fn route(section: &mut Section<'_, '_, '_>) -> Option<StaticRoute> {
     let replace_prefix = replace_prefix(section, &path);
     let upstreams = upstreams(section);
     let tls = section.optional("tls", value::one_of(ROUTE_TLS)).unwrap_or_default();
-    Some(StaticRoute { host: host?, path, replace_prefix, upstreams, tls })
+    let hsts = section.optional("hsts", |value| {
+        Ok(Hsts::parse(value::text(value)?).map_err(with_subject(value))?)
+    });
+    let client_ca = section.optional("client_ca", value::path);
+    let client_auth = section.optional("client_auth", value::one_of(CLIENT_AUTHS));
+    Some(StaticRoute {
+        host: host?,
+        path,
+        replace_prefix,
+        upstreams,
+        tls,
+        hsts,
+        client_ca,
+        client_auth,
+    })
 }
 
 fn replace_prefix(section: &mut Section<'_, '_, '_>, path: &PathPattern) -> Option<String> {
@@ -213,6 +239,15 @@ fn upstreams(section: &mut Section<'_, '_, '_>) -> Vec<StaticUpstream> {
     }
     list.into_iter().map(Spanned::into_inner).collect()
 }
+
+/// A sentence without its subject, with it.
+fn with_subject(value: &DeValue<'_>) -> impl FnOnce(String) -> String {
+    let text = value.as_str().unwrap_or_default();
+    move |problem| format!("`{text}` {problem}")
+}
+
+const CLIENT_AUTHS: &[(&str, VerifyClient)] =
+    &[("required", VerifyClient::Required), ("optional", VerifyClient::Optional)];
 
 const ROUTE_TLS: &[(&str, RouteTls)] =
     &[("acme", RouteTls::Acme), ("local", RouteTls::Local), ("off", RouteTls::Off)];

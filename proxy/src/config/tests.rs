@@ -456,3 +456,42 @@ fn the_example_has_every_key() {
     assert!(missing.is_empty(), "deploy/baton.toml lacks {missing:?}");
     assert!(known.contains(&"route.tls".to_owned()), "sections in lists count: {known:?}");
 }
+
+#[test]
+fn what_a_route_says_of_its_host() {
+    let route = |more: &str| {
+        let text = format!("[[route]]\nhost = \"a\"\nupstreams = [\"127.0.0.1:1\"]\n{more}");
+        parse(&text).map(|config| {
+            let route = &config.routes[0];
+            (route.hsts.clone(), route.client_ca.clone(), route.client_auth)
+        })
+    };
+    let hsts = |value: &str| Some(Hsts::Value(value.to_owned()));
+    let ca = || Some(PathBuf::from("/ca.pem"));
+    for (more, want) in [
+        ("", (None, None, None)),
+        ("hsts = \"off\"", (Some(Hsts::Off), None, None)),
+        ("hsts = \"max-age=1; preload\"", (hsts("max-age=1; preload"), None, None)),
+        ("hsts = 'Max-Age=\"1\"'", (hsts("Max-Age=\"1\""), None, None)),
+        ("client_ca = \"/ca.pem\"", (None, ca(), None)),
+        (
+            "client_ca = \"/ca.pem\"\nclient_auth = \"optional\"",
+            (None, ca(), Some(VerifyClient::Optional)),
+        ),
+        ("client_auth = \"required\"", (None, None, Some(VerifyClient::Required))),
+    ] {
+        assert_eq!(route(more).expect(more), want, "{more}");
+    }
+    for (more, want) in [
+        ("hsts = \"on\"", "hsts: `on` is neither `off` nor a value with `max-age=SECONDS`"),
+        (
+            "hsts = \"max-age=x\"",
+            "hsts: `max-age=x` is neither `off` nor a value with `max-age=SECONDS`",
+        ),
+        ("client_ca = \"ca.pem\"", "client_ca: `ca.pem` is not an absolute path"),
+        ("client_auth = \"on\"", "client_auth: `on` is not one of \"required\", \"optional\""),
+    ] {
+        let mistakes = route(more).expect_err(more).to_string();
+        assert_eq!(mistakes, format!("baton.toml:4: route.{want}"), "{more}");
+    }
+}

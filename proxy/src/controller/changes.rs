@@ -72,9 +72,10 @@ fn state(entry: &UpstreamEntry) -> String {
 mod tests {
     use super::*;
     use crate::config::RouteTls;
-    use crate::controller::routes::{HostEntry, RouteEntry, UpstreamState};
+    use crate::controller::certificates::Wish;
+    use crate::controller::environment::Defaults;
+    use crate::controller::routes::{Clients, HostEntry, Policy, RouteEntry, UpstreamState};
     use crate::protocol::pattern::PathPattern;
-    use crate::protocol::snapshot::HttpsMethod;
 
     fn upstream(container: &str, address: &str, state: UpstreamState) -> UpstreamEntry {
         UpstreamEntry {
@@ -95,8 +96,10 @@ mod tests {
         };
         let host = HostEntry {
             pattern: "app.example.com".parse().expect("pattern"),
-            https: HttpsMethod::Redirect,
+            policy: Policy::from(&Defaults::default()),
             tls: RouteTls::Auto,
+            wish: Wish::default(),
+            clients: Clients::default(),
             routes: vec![route],
         };
         Table { hosts: vec![host], ..Table::default() }

@@ -8,6 +8,7 @@ use nix::unistd::{AccessFlags, Uid, access};
 use tokio::time::timeout;
 
 use super::docker::{Containers, Watch};
+use super::environment::Environment;
 use super::port_holder;
 use crate::config::{self, Config, DnsProvider, Mistakes};
 use crate::protocol::settings::ListenerKind;
@@ -31,6 +32,7 @@ pub fn check(config_path: Option<&Path>) -> Result<Vec<String>, Mistakes> {
     remarks.extend(listener_remarks(&config));
     remarks.extend(config.acme.proof.dns.provider.as_ref().and_then(program_remark));
     remarks.extend(config.certificate_dirs.iter().filter_map(|d| certificates_remark(d)));
+    remarks.extend(Environment::read().problems);
     remarks.push(docker_remark(&config));
     Ok(remarks)
 }

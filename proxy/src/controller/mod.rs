@@ -9,6 +9,7 @@ pub mod check;
 pub mod child;
 mod control_loop;
 pub mod docker;
+pub mod environment;
 pub mod generations;
 pub mod journal;
 pub mod listeners;

@@ -10,11 +10,12 @@ use tokio::sync::watch;
 
 use super::admin::server::View;
 use super::certificates::acme::{Stock, Wishes};
-use super::certificates::{Assembled, Certificates, Problem, Wanted};
+use super::certificates::{Assembled, Certificates, ClientCas, Problem, Wanted};
 use super::changes::{changes, fresh};
 use super::docker::Containers;
+use super::environment::Environment;
 use super::probe::Target;
-use super::routes::{self, HostEntry, Inputs, Table, UpstreamState};
+use super::routes::{self, HostEntry, Inputs, Served, Table, UpstreamState};
 use super::ticket_keys::TicketKeys;
 use super::view;
 use crate::config::{Config, Proof, StaticRoute};
@@ -30,7 +31,8 @@ pub struct Publisher {
     ca_file: Option<PathBuf>,
     /// How control over names is shown to CAs.
     proof: Proof,
-    prefer_ipv6: bool,
+    client_cas: ClientCas,
+    environment: Environment,
     table: Table,
     problems: Vec<String>,
     /// When certificates or ticket keys are due, whatever else happens.
@@ -43,24 +45,24 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes nothing yet: see [`Publisher::publish`]. `snapshot` is what workers route by until
-    /// then.
+    /// Knows no configuration and publishes nothing yet: see [`Publisher::configure`] and
+    /// [`Publisher::publish`]. `snapshot` is what workers route by until then.
     pub fn new(
         certificates: Certificates,
         stock: watch::Receiver<Arc<Stock>>,
         ticket_keys: TicketKeys,
-        config: &Config,
-        prefer_ipv6: bool,
+        environment: Environment,
         snapshot: Snapshot,
     ) -> Self {
         Publisher {
             certificates,
             stock,
             ticket_keys,
-            routes: config.routes.clone(),
-            ca_file: config.acme.ca_file.clone(),
-            proof: config.acme.proof.clone(),
-            prefer_ipv6,
+            routes: Vec::new(),
+            ca_file: None,
+            proof: Proof::default(),
+            client_cas: ClientCas::default(),
+            environment,
             table: Table::default(),
             problems: Vec::new(),
             due: SystemTime::now(),
@@ -122,27 +124,36 @@ impl Publisher {
         self.routes.clone_from(&config.routes);
         self.ca_file.clone_from(&config.acme.ca_file);
         self.proof.clone_from(&config.acme.proof);
-        self.certificates.set_acme(config.acme.clone());
-        self.certificates.set_files(&config.certificates, &config.certificate_dirs)
+        let mut acme = config.acme.clone();
+        acme.email = acme.email.or_else(|| self.environment.email.clone());
+        self.certificates.set_acme(acme);
+        let mut problems =
+            self.certificates.set_files(&config.certificates, &config.certificate_dirs);
+        let named = config.routes.iter().filter_map(|route| route.client_ca.as_ref());
+        problems.extend(self.client_cas.set(config.client_ca_dir.as_deref(), named));
+        problems
     }
 
     /// Rebuilds everything from what is known, and publishes what differs. Returns the changes, one
     /// line each.
     pub fn publish(&mut self, containers: &Containers, reachable: &HashSet<Target>) -> Vec<String> {
-        let table = routes::build(&Inputs {
+        let mut table = routes::build(&Inputs {
             containers: &containers.list,
             static_routes: &self.routes,
             reachable,
             incumbents: &self.table.incumbents,
-            prefer_ipv6: self.prefer_ipv6,
+            prefer_ipv6: self.environment.prefer_ipv6,
+            defaults: &self.environment.defaults,
         });
         let stock = self.stock.borrow().clone();
-        let assembled = self.assemble(&table, &stock);
+        let mut assembled = self.assemble(&table, &stock);
+        let served = self.served(&table, &mut assembled);
+        table.diagnose_missing(&assembled.missing);
         if self.ticket_keys.rotate(SystemTime::now()) {
             tracing::info!("TLS session tickets have a new key");
         }
         if !self.held {
-            self.send_snapshot(&table, &assembled, &stock);
+            self.send_snapshot(&table, served, &assembled, &stock);
         }
         self.send_wishes(&assembled);
         self.view.send_replace(Arc::new(view::of(containers, &table, &assembled)));
@@ -162,7 +173,12 @@ impl Publisher {
         let wanted: Vec<_> = table
             .hosts
             .iter()
-            .map(|host| Wanted { pattern: host.pattern.clone(), tls: host.tls, is_up: is_up(host) })
+            .map(|host| Wanted {
+                pattern: host.pattern.clone(),
+                tls: host.tls,
+                is_up: is_up(host),
+                wish: host.wish.clone(),
+            })
             .collect();
         self.certificates.assemble(&wanted, stock)
     }
@@ -182,11 +198,29 @@ impl Publisher {
         });
     }
 
-    fn send_snapshot(&self, table: &Table, assembled: &Assembled, stock: &Stock) {
+    fn served(&self, table: &Table, assembled: &mut Assembled) -> Vec<Served> {
+        let Assembled { trust, problems, .. } = assembled;
+        let hosts = table.hosts.iter().zip(trust.iter());
+        hosts
+            .map(|(host, trust)| Served {
+                trust: *trust,
+                client_auth: self.client_cas.of(host, problems),
+            })
+            .collect()
+    }
+
+    fn send_snapshot(
+        &self,
+        table: &Table,
+        served: Vec<Served>,
+        assembled: &Assembled,
+        stock: &Stock,
+    ) {
+        let hosts = table.snapshot_hosts(served);
         self.snapshot.send_if_modified(|published| {
             let next = Snapshot {
                 version: published.version,
-                hosts: table.snapshot_hosts(&assembled.trusted),
+                hosts,
                 certificates: assembled.certificates.clone(),
                 ticket_keys: self.ticket_keys.newest_first().to_vec(),
                 challenges: stock.challenges.clone(),

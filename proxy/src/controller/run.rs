@@ -17,6 +17,7 @@ use super::certificates::acme::{self, Surroundings};
 use super::certificates::{CertificateError, Certificates};
 use super::control_loop::{Controller, Live, Stop, announce};
 use super::docker::{Containers, Watch};
+use super::environment::Environment;
 use super::generations::{FirstError, Generations};
 use super::orphans;
 use super::probe::{Prober, Target};
@@ -91,7 +92,7 @@ async fn control(
     let config = &live.config;
 
     make_state_dir(&config.state_dir)?;
-    let certificates = open_certificates(config)?;
+    let certificates = Certificates::open(&config.state_dir)?;
     let acme = open_acme(config)?;
     let (docker, containers) = Watch::start(&config.docker);
     let (snapshot, ticket_keys) = match &before {
@@ -100,7 +101,10 @@ async fn control(
     };
     let stock = acme.stock();
     let mut publisher =
-        Publisher::new(certificates, stock, ticket_keys, config, prefers_ipv6(), snapshot);
+        Publisher::new(certificates, stock, ticket_keys, read_environment(), snapshot);
+    for problem in publisher.configure(config) {
+        tracing::error!("{problem}");
+    }
 
     let begun = match before {
         None => Begin::anew(config, &mut publisher).await?,
@@ -125,6 +129,7 @@ async fn control(
             handoffs: begun.generations.journal().follow(),
             view: publisher.views(),
             orders: orders_sender,
+            certificates: acme.desk(),
         },
     );
     let controller = Controller {
@@ -138,6 +143,7 @@ async fn control(
         containers,
         reachable: begun.reachable,
         stock,
+        gate: acme.gate(),
         holding: begun.holding,
         orders,
         generations: begun.generations,
@@ -217,15 +223,6 @@ fn make_state_dir(path: &Path) -> Result<(), RunError> {
         .map_err(|source| RunError::StateDir { path: path.to_owned(), source })
 }
 
-fn open_certificates(config: &Config) -> Result<Certificates, RunError> {
-    let mut certificates = Certificates::open(&config.state_dir)?;
-    certificates.set_acme(config.acme.clone());
-    for problem in certificates.set_files(&config.certificates, &config.certificate_dirs) {
-        tracing::error!("{problem}");
-    }
-    Ok(certificates)
-}
-
 fn open_acme(config: &Config) -> Result<acme::Opened, RunError> {
     let opened = acme::open(&config.state_dir).map_err(CertificateError::from)?;
     for problem in &opened.problems {
@@ -234,7 +231,10 @@ fn open_acme(config: &Config) -> Result<acme::Opened, RunError> {
     Ok(opened)
 }
 
-/// nginx-proxy's name for it.
-fn prefers_ipv6() -> bool {
-    std::env::var("PREFER_IPV6_NETWORK").is_ok_and(|value| value == "true")
+fn read_environment() -> Environment {
+    let environment = Environment::read();
+    for problem in &environment.problems {
+        tracing::error!("{problem}");
+    }
+    environment
 }

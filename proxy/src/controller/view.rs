@@ -137,7 +137,9 @@ fn docker(status: &DockerStatus) -> answers::Docker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::snapshot::HttpsMethod;
+    use crate::controller::certificates::Wish;
+    use crate::controller::environment::Defaults;
+    use crate::controller::routes::{Clients, Policy};
 
     fn report(name: &str, kind: CertificateKind, state: CertificateState) -> CertificateReport {
         CertificateReport {
@@ -173,8 +175,10 @@ mod tests {
         ] {
             let host = HostEntry {
                 pattern: pattern.parse().expect("pattern"),
-                https: HttpsMethod::Redirect,
+                policy: Policy::from(&Defaults::default()),
                 tls,
+                wish: Wish::default(),
+                clients: Clients::default(),
                 routes: vec![],
             };
             assert_eq!(certificate_of(&host, &reports), want, "{pattern} {tls:?}");

@@ -44,8 +44,50 @@ pub struct Host {
     /// Clients can be expected to trust a certificate that the snapshot has for this host.
     #[serde(default)]
     pub trusted: bool,
+    /// 503 over plain HTTP, too, while there is no certificate.
+    #[serde(default)]
+    pub needs_certificate: bool,
+    /// Status of a redirect to HTTPS where the method is neither GET nor HEAD: 301, 307 or 308.
+    #[serde(default = "moved_permanently")]
+    pub non_get_redirect: u16,
+    /// Value of Strict-Transport-Security over HTTPS; `None`: no such field.
+    #[serde(default)]
+    pub hsts: Option<String>,
+    /// What clients have to show over HTTPS; `None`: nothing.
+    #[serde(default)]
+    pub client_auth: Option<ClientAuth>,
     /// Each path pattern once.
     pub routes: Vec<Route>,
+}
+
+#[cfg(test)]
+impl Host {
+    /// One of which nothing is said.
+    pub fn new(pattern: &str, routes: Vec<Route>) -> Self {
+        Host {
+            pattern: pattern.parse().expect("pattern"),
+            https: HttpsMethod::default(),
+            trusted: false,
+            needs_certificate: false,
+            non_get_redirect: moved_permanently(),
+            hsts: None,
+            client_auth: None,
+            routes,
+        }
+    }
+}
+
+fn moved_permanently() -> u16 {
+    301
+}
+
+/// Certificates of clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientAuth {
+    /// The CAs that may have signed them, as PEM. Without one that can be used nobody gets in.
+    pub ca_pem: String,
+    /// `false`: a client may come without one.
+    pub required: bool,
 }
 
 /// nginx-proxy's HTTPS_METHOD.

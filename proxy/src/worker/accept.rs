@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::LazyConfigAcceptor;
 
 use super::challenges::is_tls_alpn_challenge;
+use super::client_auth::ClientAuth;
 use super::drain::Phase;
 use super::local::{Local, Peer, Slot, Tls};
 use super::tls::ALPN_HTTP2;
@@ -190,7 +191,9 @@ async fn plain(local: Rc<Local>, socket: Socket, peer: Peer, slot: Slot) {
 async fn handshake(accept: Accept, socket: Socket, peer: Peer, slot: Slot) {
     let limit = accept.local.settings.timeouts.handshake;
     match timeout(limit, tls(&accept, socket)).await {
-        Ok(Ok(Some(stream))) => start(accept.local, stream, peer, slot),
+        Ok(Ok(Some((stream, client_auth)))) => {
+            start(accept.local, stream, client_auth, peer, slot);
+        }
         Ok(Ok(None)) => {}
         Ok(Err(error)) => {
             accept.local.stats.handshake_failures.add(1);
@@ -205,25 +208,35 @@ async fn handshake(accept: Accept, socket: Socket, peer: Peer, slot: Slot) {
 
 type TlsStream = tokio_rustls::server::TlsStream<Socket>;
 
-/// `None` where a CA has seen what it came for.
-async fn tls(accept: &Accept, socket: Socket) -> io::Result<Option<TlsStream>> {
+/// `None` where a CA has seen what it came for. With how the client was verified.
+async fn tls(
+    accept: &Accept,
+    socket: Socket,
+) -> io::Result<Option<(TlsStream, Option<Arc<ClientAuth>>)>> {
     let acceptor = rustls::server::Acceptor::default();
     let mut start = LazyConfigAcceptor::new(acceptor, socket).await?;
     if is_tls_alpn_challenge(&start.client_hello()) {
         start.into_stream(accept.challenges.clone()).await?.shutdown().await?;
         return Ok(None);
     }
-    if accept.local.settings.tls.strict_sni && !is_routed(&accept.local, &start) {
+    let settings = &accept.local.settings.tls;
+    let name = start.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
+    let routing = accept.local.routing();
+    let host = routing.table.host(name.as_bytes());
+    if settings.strict_sni && host.is_none() {
         refuse_name(&mut start.io).await?;
         return Err(io::Error::other("server name is not routed"));
     }
-    start.into_stream(accept.tls.clone()).await.map(Some)
-}
-
-fn is_routed(local: &Local, start: &tokio_rustls::StartHandshake<Socket>) -> bool {
-    let hello = start.client_hello();
-    let name = hello.server_name().unwrap_or_default().to_ascii_lowercase();
-    local.routing().table.host(name.as_bytes()).is_some()
+    let client_auth = host.and_then(|host| host.client_auth.clone());
+    drop(routing);
+    let config = match &client_auth {
+        None => accept.tls.clone(),
+        Some(auth) => auth
+            .config(&accept.tls, settings.profile)
+            .ok_or_else(|| io::Error::other("there is no CA for the clients of this host"))?,
+    };
+    let stream = start.into_stream(config).await?;
+    Ok(Some((stream, client_auth)))
 }
 
 /// A fatal `unrecognized_name` alert (RFC 6066 section 3), in the clear: no key was agreed on yet.
@@ -233,11 +246,17 @@ async fn refuse_name(socket: &mut Socket) -> io::Result<()> {
     socket.shutdown().await
 }
 
-fn start(local: Rc<Local>, stream: TlsStream, mut peer: Peer, slot: Slot) {
+fn start(
+    local: Rc<Local>,
+    stream: TlsStream,
+    client_auth: Option<Arc<ClientAuth>>,
+    mut peer: Peer,
+    slot: Slot,
+) {
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
     let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
-    peer.tls = Some(Tls { server_name });
+    peer.tls = Some(Tls { server_name, client_auth });
     let transport = Transport::ServerTls(Box::new(stream));
     let input = BytesMut::new();
     spawn_local(async move {

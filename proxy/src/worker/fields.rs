@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use super::access_log::http_date;
 use super::message::{Fields, RequestHead, ResponseHead, Upgrade};
 
+const HSTS: &[u8] = b"Strict-Transport-Security";
+
 /// Where fields are written to.
 pub trait FieldSink {
     fn put_field(&mut self, name: &[u8], value: &[u8]);
@@ -161,12 +163,20 @@ fn put_forwarding(
 pub fn put_response(head: &ResponseHead, sink: &mut impl FieldSink) {
     let named = connection_options(&head.fields);
     let mut dated = head.status.is_informational();
+    let mut hsts = head.hsts.as_ref();
     head.fields.for_each(|name, value| {
         dated |= name.len() == 4 && name.eq_ignore_ascii_case(b"date");
+        if hsts.is_some() && name.eq_ignore_ascii_case(HSTS) {
+            // The application knows better, and RFC 6797 section 7.1 wants one alone.
+            hsts = None;
+        }
         if !(is_hop_by_hop(name) || is_content_length(name) || is_named(&named, name)) {
             sink.put_field(name, value);
         }
     });
+    if let Some(hsts) = hsts {
+        sink.put_field(HSTS, hsts);
+    }
     // RFC 9110 section 6.6.1: a recipient with a clock adds the date that an origin left out.
     if !dated {
         sink.put_field(b"Date", http_date().as_bytes());
@@ -333,6 +343,40 @@ mod tests {
         let said = "X_Forwarded_Proto: http\r\nx_real_ip: 1.1.1.1\r\nX-Forwarded-Ssl: on\r\n\
             X-Original-URI: /x\r\nX-Forwarded-Prefix: /x\r\n";
         assert_eq!(forwarded(said, false), SET);
+    }
+
+    #[test]
+    fn the_applications_own_hsts_is_not_doubled() {
+        let ours = "Strict-Transport-Security: max-age=31536000\r\n";
+        for (own, hsts, want) in [
+            ("", None, ""),
+            ("", Some("max-age=31536000"), ours),
+            ("strict-transport-security", Some("max-age=31536000"), ""),
+            ("strict-transport-security", None, ""),
+        ] {
+            let mut map = HeaderMap::new();
+            map.insert("date", HeaderValue::from_static("x"));
+            let mut want = format!("date: x\r\n{want}");
+            if !own.is_empty() {
+                map.insert(own, HeaderValue::from_static("max-age=1"));
+                want = format!("{own}: max-age=1\r\ndate: x\r\n");
+            }
+            let head = ResponseHead {
+                status: http::StatusCode::OK,
+                fields: Fields::Map(map),
+                body: crate::worker::message::BodyLength::Empty,
+                hsts: hsts.map(|value| bytes::Bytes::from_static(value.as_bytes())),
+            };
+            let mut out = BytesMut::new();
+            put_response(&head, &mut out);
+            let sorted = |text: &str| {
+                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            let (got, want) = (sorted(&String::from_utf8_lossy(&out)), sorted(&want));
+            assert_eq!(got, want, "{own} {hsts:?}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use arc_swap::Cache;
 use tokio::sync::{Notify, watch};
 
 use super::access_log::AccessLog;
+use super::client_auth::ClientAuth;
 use super::drain::Drain;
 use super::stats::ThreadStats;
 use super::table::Table;
@@ -144,4 +145,6 @@ pub struct Peer {
 pub struct Tls {
     /// Server name of the handshake, lower case.
     pub server_name: Option<Box<str>>,
+    /// How the client was verified; `None`: not at all.
+    pub client_auth: Option<Arc<ClientAuth>>,
 }

@@ -155,6 +155,8 @@ pub struct ResponseHead {
     pub status: StatusCode,
     pub fields: Fields,
     pub body: BodyLength,
+    /// Strict-Transport-Security for the client, where the fields have none.
+    pub hsts: Option<Bytes>,
 }
 
 impl ResponseHead {

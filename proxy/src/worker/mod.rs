@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod access_log;
 pub mod challenges;
+mod client_auth;
 pub mod control;
 pub mod drain;
 pub mod fields;

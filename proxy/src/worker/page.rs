@@ -18,8 +18,8 @@ pub enum Page {
     Unavailable(&'static str),
     /// 503 for a host that is not routed.
     UnknownHost,
-    /// 301 to the same place over HTTPS.
-    ToHttps(HeaderValue),
+    /// To the same place over HTTPS.
+    ToHttps(StatusCode, HeaderValue),
     /// The controller's question whether this worker serves.
     Ready,
     /// A CA's question: the key authorization.
@@ -69,7 +69,7 @@ impl Page {
             Page::Unavailable(_) => {
                 fields.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
             }
-            Page::ToHttps(location) => {
+            Page::ToHttps(_, location) => {
                 fields.insert(LOCATION, location.clone());
             }
             Page::Status(StatusCode::METHOD_NOT_ALLOWED, _) => {
@@ -88,7 +88,7 @@ impl Page {
         };
         fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let length = BodyLength::Known(body.len() as u64);
-        (ResponseHead { status, fields: Fields::Map(fields), body: length }, body)
+        (ResponseHead { status, fields: Fields::Map(fields), body: length, hsts: None }, body)
     }
 
     fn parts(&self) -> (StatusCode, &'static str) {
@@ -99,7 +99,7 @@ impl Page {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The server is running. No application is routed under this name.",
             ),
-            Page::ToHttps(_) => (StatusCode::MOVED_PERMANENTLY, "Please use HTTPS."),
+            Page::ToHttps(status, _) => (*status, "Please use HTTPS."),
             Page::Ready | Page::Challenge(_) => (StatusCode::OK, ""),
         }
     }

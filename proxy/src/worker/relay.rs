@@ -88,6 +88,8 @@ pub struct Bounds<'a> {
     pub limits: &'a Limits,
     /// The client asked to switch protocols.
     pub upgrade: Option<&'a Upgrade>,
+    /// Strict-Transport-Security of the response.
+    pub hsts: Option<&'a Bytes>,
 }
 
 pub async fn relay<D: Downstream>(
@@ -309,6 +311,7 @@ impl<D: Downstream> Relay<'_, D> {
         self.progress.status = Some(head.status);
         self.progress.head_after = Some(self.start.elapsed());
         let end = head.body == BodyLength::Empty;
+        let head = ResponseHead { hsts: self.bounds.hsts.cloned(), ..head };
         self.client.send_head(&head, end).map_err(Cause::Client)?;
         self.down = if end { Down::Flush } else { Down::Body };
         Ok(None)

@@ -1,6 +1,7 @@
 //! One request, from its head to its line in the access log: find the route, choose an upstream,
 //! relay, try another one where that is safe.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -61,8 +62,11 @@ pub async fn serve<D: Downstream>(
     let mut record = Record::new();
     // One snapshot for the whole request.
     let routing = local.routing();
-    let outcome = match find(&routing, peer, head, &local.settings) {
-        Err(page) => answer(local, client, head, &page, &mut record).await,
+    let host = find_host(&routing, peer, head, &local.settings);
+    let hsts = host.as_ref().ok().filter(|_| peer.tls.is_some()).and_then(|h| h.hsts.as_ref());
+    let found = host.and_then(|host| find_route(&routing, host, peer, head, &local.settings));
+    let outcome = match found {
+        Err(page) => answer(local, client, head, &page, hsts, &mut record).await,
         Ok((pool, target)) => {
             let client_side = Client {
                 address: peer.address.ip(),
@@ -72,20 +76,20 @@ pub async fn serve<D: Downstream>(
             };
             let request = Request { head, client: &client_side, target: &target };
             let pool = routing.pools.pool(pool);
-            forward(local, pool, &request, client, &mut record).await
+            forward(local, pool, &request, hsts, client, &mut record).await
         }
     };
     record.write(local, peer, head);
     outcome
 }
 
-/// What a request's head alone decides: the pool and the target that goes upstream, or an answer.
-fn find(
-    routing: &Routing,
+/// The host that a request is for, or the answer that needs none.
+fn find_host<'a>(
+    routing: &'a Routing,
     peer: &Peer,
     head: &RequestHead,
     settings: &WorkerSettings,
-) -> Result<(usize, Bytes), Page> {
+) -> Result<&'a Host, Page> {
     if peer.is_controller && head.path() == READY_PATH.as_bytes() {
         return Err(Page::Ready);
     }
@@ -108,11 +112,47 @@ fn find(
         return Err(Page::MISDIRECTED);
     }
     let host = routing.table.host(&name).ok_or(Page::UnknownHost)?;
-    check_scheme(host, peer, head, settings.https_port)?;
+    match is_verified(host, peer) {
+        true => Ok(host),
+        false => Err(Page::MISDIRECTED),
+    }
+}
+
+/// The pool and the target that goes upstream, or an answer.
+fn find_route(
+    routing: &Routing,
+    host: &Host,
+    peer: &Peer,
+    head: &RequestHead,
+    settings: &WorkerSettings,
+) -> Result<(usize, Bytes), Page> {
+    let redirect = check_scheme(host, peer, head, settings.https_port)?;
+    let found = route_of(host, head);
+    let is_down = |route: &Route| routing.table.pools[route.pool].is_empty();
+    if found.as_ref().is_ok_and(|(route, _)| is_down(route)) {
+        // A redirect would lead to the same answer.
+        return Err(Page::NOBODY_UP);
+    }
+    if let Some(redirect) = redirect {
+        return Err(redirect);
+    }
+    let (route, normal) = found?;
+    Ok((route.pool, target(route, head, &normal)))
+}
+
+/// With the path as it was matched.
+fn route_of<'a>(host: &'a Host, head: &'a RequestHead) -> Result<(&'a Route, Cow<'a, [u8]>), Page> {
     let path = if head.target.as_ref() == b"*" { b"/" } else { head.path() };
     let normal = normal_path(path).ok_or(Page::BAD_REQUEST)?;
     let route = host.route(&normal).ok_or(Page::NOT_FOUND)?;
-    Ok((route.pool, target(route, head, &normal)))
+    Ok((route, normal))
+}
+
+/// Over TLS a host takes connections that were verified as it asks. One that was opened for another
+/// name, for none, or before the host asked, was not.
+fn is_verified(host: &Host, peer: &Peer) -> bool {
+    let (Some(auth), Some(tls)) = (&host.client_auth, &peer.tls) else { return true };
+    tls.client_auth.as_ref().is_some_and(|shown| shown.asked == auth.asked)
 }
 
 /// HTTP-01 is asked over plain HTTP (RFC 8555 section 8.3), whatever the host's routes say of it.
@@ -139,28 +179,34 @@ fn is_too_large(length: u64, limits: &Limits) -> bool {
     limits.body_bytes > 0 && length > limits.body_bytes
 }
 
-/// The table of nginx-proxy's HTTPS_METHOD.
+/// The table of nginx-proxy's HTTPS_METHOD: the redirect, if there is to be one.
 fn check_scheme(
     host: &Host,
     peer: &Peer,
     head: &RequestHead,
     https_port: Option<u16>,
-) -> Result<(), Page> {
+) -> Result<Option<Page>, Page> {
     match (host.https, peer.tls.is_some()) {
         (HttpsMethod::NoHttps, true) => Err(Page::HTTP_ALONE),
-        (HttpsMethod::NoHttps, false) => Ok(()),
         (_, true) if !host.trusted => Err(Page::NO_CERTIFICATE),
-        (_, true) => Ok(()),
+        (_, true) => Ok(None),
         (HttpsMethod::NoHttp, false) => Err(Page::HTTPS_ALONE),
-        (HttpsMethod::Redirect, false) => match https_port {
-            Some(port) if host.trusted => Err(to_https(head, port)),
-            _ => Ok(()),
-        },
-        (HttpsMethod::NoRedirect, false) => Ok(()),
+        (HttpsMethod::Redirect, false) if host.trusted && https_port.is_some() => {
+            Ok(https_port.map(|port| to_https(host, head, port)))
+        }
+        // Nobody can show a certificate here.
+        (_, false) if host.requires_certificate() => Err(Page::HTTPS_ALONE),
+        (HttpsMethod::NoHttps, false) => Ok(None),
+        (_, false) if host.needs_certificate && !host.trusted => Err(Page::NO_CERTIFICATE),
+        (_, false) => Ok(None),
     }
 }
 
-fn to_https(head: &RequestHead, port: u16) -> Page {
+fn to_https(host: &Host, head: &RequestHead, port: u16) -> Page {
+    let status = match head.method {
+        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
+        _ => host.non_get_redirect,
+    };
     let name = normal_host(&head.authority);
     let mut location = b"https://".to_vec();
     if name.contains(&b':') {
@@ -173,7 +219,8 @@ fn to_https(head: &RequestHead, port: u16) -> Page {
     }
     let target = if head.target.as_ref() == b"*" { b"/" } else { head.target.as_ref() };
     location.extend_from_slice(target);
-    HeaderValue::from_bytes(&location).map_or(Page::BAD_REQUEST, Page::ToHttps)
+    let location = HeaderValue::from_bytes(&location);
+    location.map_or(Page::BAD_REQUEST, |location| Page::ToHttps(status, location))
 }
 
 /// The target that goes upstream: as received, or with the route's prefix replaced.
@@ -220,9 +267,11 @@ async fn answer<D: Downstream>(
     client: &mut D,
     head: &RequestHead,
     page: &Page,
+    hsts: Option<&Bytes>,
     record: &mut Record,
 ) -> Outcome {
     let (response, body) = page.render(Some(head));
+    let response = ResponseHead { hsts: hsts.cloned(), ..response };
     record.progress.status = Some(response.status);
     let empty = head.method == Method::HEAD;
     if client.send_head(&response, empty).is_err() {
@@ -244,6 +293,7 @@ async fn forward<D: Downstream>(
     local: &Rc<Local>,
     pool: &Pool,
     request: &Request<'_>,
+    hsts: Option<&Bytes>,
     client: &mut D,
     record: &mut Record,
 ) -> Outcome {
@@ -254,13 +304,14 @@ async fn forward<D: Downstream>(
     loop {
         let fresh = same.is_some();
         let Some(index) = same.take().or_else(|| next(local, pool, &tried)) else {
-            return answer(local, client, request.head, &page, record).await;
+            return answer(local, client, request.head, &page, hsts, record).await;
         };
         let member = &pool.members[index];
-        match attempt(local, member, request, fresh, client, record).await {
+        let asked = Asked { request, hsts, fresh };
+        match attempt(local, member, asked, client, record).await {
             Attempt::Ended(outcome) => return outcome,
             Attempt::Answer(page) => {
-                return answer(local, client, request.head, &page, record).await;
+                return answer(local, client, request.head, &page, hsts, record).await;
             }
             Attempt::Again(Again::SameUpstream) => same = Some(index),
             Attempt::Again(Again::AnotherUpstream(why)) => {
@@ -292,14 +343,23 @@ enum Again {
     AnotherUpstream(Page),
 }
 
+/// What one attempt is to do.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    request: &'a Request<'a>,
+    hsts: Option<&'a Bytes>,
+    /// Over a new connection.
+    fresh: bool,
+}
+
 async fn attempt<D: Downstream>(
     local: &Rc<Local>,
     member: &Member,
-    request: &Request<'_>,
-    fresh: bool,
+    asked: Asked<'_>,
     client: &mut D,
     record: &mut Record,
 ) -> Attempt {
+    let Asked { request, hsts, fresh } = asked;
     record.attempt(&member.name);
     let mut exchange = match Exchange::open(local, member, request, fresh).await {
         Ok(exchange) => exchange,
@@ -312,6 +372,7 @@ async fn attempt<D: Downstream>(
         timeouts: &local.settings.timeouts,
         limits: &local.settings.limits,
         upgrade: request.head.upgrade.as_ref(),
+        hsts,
     };
     let body = request.head.body;
     match relay(client, &mut exchange, body, bounds, &mut record.progress).await {

@@ -2,10 +2,14 @@
 //! and ticket keys, and a CA the answers to its challenges. Immutable, shared by all threads, swapped whole.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use http::StatusCode;
 use regex::bytes::Regex;
 
 use super::challenges::Challenges;
+use super::client_auth::ClientAuth;
 use super::tickets::TicketKeys;
 use super::tls::Certificates;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
@@ -41,6 +45,13 @@ struct Hosts {
 pub struct Host {
     pub https: HttpsMethod,
     pub trusted: bool,
+    /// 503 over plain HTTP, too, without a certificate.
+    pub needs_certificate: bool,
+    /// Of a redirect to HTTPS, where the method is neither GET nor HEAD.
+    pub non_get_redirect: StatusCode,
+    /// Strict-Transport-Security over HTTPS.
+    pub hsts: Option<Bytes>,
+    pub client_auth: Option<Arc<ClientAuth>>,
     paths: Paths,
 }
 
@@ -86,9 +97,16 @@ impl Table {
         let mut sorted = snapshot.hosts;
         sorted.sort_by(|a, b| a.pattern.cmp(&b.pattern));
         for host in sorted {
+            let client_auth =
+                host.client_auth.map(|auth| Arc::new(ClientAuth::load(auth, &mut problems)));
             let compiled = Host {
                 https: host.https,
                 trusted: host.trusted,
+                needs_certificate: host.needs_certificate,
+                non_get_redirect: StatusCode::from_u16(host.non_get_redirect)
+                    .unwrap_or(StatusCode::MOVED_PERMANENTLY),
+                hsts: host.hsts.map(Bytes::from),
+                client_auth,
                 paths: Paths::compile(host.routes, &mut pools, &mut problems),
             };
             hosts.insert(host.pattern, compiled, &mut problems);
@@ -147,6 +165,11 @@ impl Hosts {
 }
 
 impl Host {
+    /// Clients have to show a certificate.
+    pub fn requires_certificate(&self) -> bool {
+        self.client_auth.as_ref().is_some_and(|auth| auth.asked.required)
+    }
+
     /// The route for a path, decoded as [`normal_path`] does.
     pub fn route(&self, path: &[u8]) -> Option<&Route> {
         self.paths.find(path)
@@ -300,12 +323,7 @@ mod tests {
     fn table(hosts: &[(&str, Vec<snapshot::Route>)]) -> Table {
         let hosts = hosts
             .iter()
-            .map(|(pattern, routes)| snapshot::Host {
-                pattern: pattern.parse().expect("pattern"),
-                https: HttpsMethod::Redirect,
-                trusted: false,
-                routes: routes.clone(),
-            })
+            .map(|(pattern, routes)| snapshot::Host::new(pattern, routes.clone()))
             .collect();
         let (table, problems) =
             Table::compile(Snapshot { version: 1, hosts, ..Snapshot::default() });

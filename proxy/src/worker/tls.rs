@@ -10,9 +10,13 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+};
 
 use super::table::Table;
 use super::tickets::Tickets;
@@ -121,12 +125,8 @@ impl ResolvesServerCert for FromTable {
 
 /// The one configuration of all handshakes with the public.
 pub fn server_config(settings: &TlsSettings, table: Arc<ArcSwap<Table>>) -> Arc<ServerConfig> {
-    let versions: &[_] = match settings.profile {
-        TlsProfile::Modern => &[&rustls::version::TLS13],
-        TlsProfile::Intermediate => &[&rustls::version::TLS13, &rustls::version::TLS12],
-    };
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(versions)
+        .with_protocol_versions(versions(settings.profile))
         .expect("the provider has a cipher suite for each version")
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(FromTable(table.clone())));
@@ -138,6 +138,36 @@ pub fn server_config(settings: &TlsSettings, table: Arc<ArcSwap<Table>>) -> Arc<
     // Sessions are in tickets or nowhere: what a process remembers ends with it, and rustls' own
     // store is a lock that all threads share.
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    Arc::new(config)
+}
+
+static MODERN: [&SupportedProtocolVersion; 1] = [&TLS13];
+static INTERMEDIATE: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+
+fn versions(profile: TlsProfile) -> &'static [&'static SupportedProtocolVersion] {
+    match profile {
+        TlsProfile::Modern => &MODERN,
+        TlsProfile::Intermediate => &INTERMEDIATE,
+    }
+}
+
+/// As `usual`, for a host whose clients have to show a certificate. It knows no tickets: a session
+/// that was begun without a certificate, or with one of a CA that is not asked for any more, must not
+/// be resumed past the verification.
+pub fn verifying(
+    usual: &ServerConfig,
+    profile: TlsProfile,
+    verifier: Arc<dyn ClientCertVerifier>,
+) -> Arc<ServerConfig> {
+    let mut config = ServerConfig::builder_with_provider(usual.crypto_provider().clone())
+        .with_protocol_versions(versions(profile))
+        .expect("the provider has a cipher suite for each version")
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(usual.cert_resolver.clone());
+    config.alpn_protocols.clone_from(&usual.alpn_protocols);
+    config.ignore_client_order = usual.ignore_client_order;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Arc::new(config)
 }
 

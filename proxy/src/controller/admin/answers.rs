@@ -244,6 +244,33 @@ pub struct Refused {
     pub reasons: Vec<String>,
 }
 
+/// What a renewal, another try or a revocation is asked for: a name of the certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertificateOrder {
+    pub name: String,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateOutcome {
+    /// `done`, or `under way` where the CA takes longer than anybody wants to wait.
+    pub outcome: String,
+    /// In one line.
+    pub text: String,
+}
+
+impl CertificateOutcome {
+    pub fn done(text: String) -> Self {
+        CertificateOutcome { outcome: "done".to_owned(), text }
+    }
+
+    pub fn under_way(name: &str) -> Self {
+        let text = format!("certificate {name}: under way: `baton certs` says what becomes of it");
+        CertificateOutcome { outcome: "under way".to_owned(), text }
+    }
+}
+
 impl Refused {
     pub fn because(error: String) -> Self {
         Refused { error, reasons: Vec::new() }

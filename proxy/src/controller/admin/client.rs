@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
 use http_body_util::Full;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
@@ -57,6 +58,18 @@ pub enum AskError {
 pub fn ask(socket: &Path, method: Method, path: &str) -> Result<Bytes, AskError> {
     runtime()?.block_on(async {
         let exchange = exchange(socket, method, path);
+        timeout(ANSWER_LIMIT, exchange).await.unwrap_or(Err(AskError::TimedOut))
+    })
+}
+
+/// The same for an order that says what it is for.
+///
+/// # Errors
+/// As [`ask`].
+pub fn order(socket: &Path, path: &str, order: &impl Serialize) -> Result<Bytes, AskError> {
+    let body = serde_json::to_vec(order).expect("orders have string keys alone");
+    runtime()?.block_on(async {
+        let exchange = exchange_with(socket, Method::POST, path, body.into());
         timeout(ANSWER_LIMIT, exchange).await.unwrap_or(Err(AskError::TimedOut))
     })
 }

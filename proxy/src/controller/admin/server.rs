@@ -12,13 +12,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nix::unistd::Uid;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::answers::{self, Begun, HandoffMode, Refused, Reloaded, Status, UpgradeOrder, rfc3339};
+use super::answers::{
+    self, Begun, CertificateOrder, CertificateOutcome, HandoffMode, Refused, Reloaded, Status,
+    UpgradeOrder, rfc3339,
+};
 use super::control_socket::ControlSocket;
+use crate::controller::certificates::acme::{Desk, Wish};
 use crate::controller::generations::Fleet;
 use crate::controller::journal::Handoffs;
 use crate::controller::steering::Steering;
@@ -32,6 +37,8 @@ const MAX_ORDER: usize = 64 * 1024;
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// For a worker to tell its counters: `status` goes without them after it.
 const STATS_LIMIT: Duration = Duration::from_secs(1);
+/// For an order at a CA, or a revocation: whoever asked is told then that it is under way.
+const CA_LIMIT: Duration = Duration::from_secs(45);
 /// For the worker to take a reloaded snapshot.
 const APPLY_LIMIT: Duration = Duration::from_secs(10);
 
@@ -67,6 +74,7 @@ pub struct Sources {
     pub handoffs: watch::Receiver<Handoffs>,
     pub view: watch::Receiver<Arc<View>>,
     pub orders: mpsc::Sender<Order>,
+    pub certificates: Desk,
 }
 
 /// The running server.
@@ -143,7 +151,10 @@ async fn route(request: Request<Incoming>, sources: &Sources) -> Answer {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),
             Err(refused) => json(StatusCode::CONFLICT, &refused),
         },
-        (&Method::POST, "/upgrade") => match upgrade_order(request).await {
+        (&Method::POST, "/certs/renew") => certificate(request, sources, Wish::Renew).await,
+        (&Method::POST, "/certs/retry") => certificate(request, sources, Wish::Retry).await,
+        (&Method::POST, "/certs/revoke") => certificate(request, sources, Wish::Revoke).await,
+        (&Method::POST, "/upgrade") => match order::<UpgradeOrder>(request).await {
             Ok(order) => begun(sources, |reply| Order::Upgrade { order, reply }).await,
             Err(error) => refuse(StatusCode::BAD_REQUEST, &error),
         },
@@ -151,21 +162,39 @@ async fn route(request: Request<Incoming>, sources: &Sources) -> Answer {
         (_, "/status" | "/routes" | "/certs") => {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "this is asked with GET")
         }
-        (_, "/reload" | "/upgrade" | "/rollback") => {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "this is ordered with POST")
-        }
+        (
+            _,
+            "/reload" | "/upgrade" | "/rollback" | "/certs/renew" | "/certs/retry"
+            | "/certs/revoke",
+        ) => refuse(StatusCode::METHOD_NOT_ALLOWED, "this is ordered with POST"),
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "GET /status, /routes or /certs; POST /reload, /upgrade or /rollback",
+            "GET /status, /routes or /certs; POST /reload, /upgrade, /rollback, /certs/renew, \
+             /certs/retry or /certs/revoke",
         ),
     }
 }
 
-async fn upgrade_order(request: Request<Incoming>) -> Result<UpgradeOrder, String> {
+async fn certificate(request: Request<Incoming>, sources: &Sources, wish: Wish) -> Answer {
+    let CertificateOrder { name } = match order(request).await {
+        Ok(order) => order,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
+    };
+    let asked = sources.certificates.ask(wish, name.clone());
+    match timeout(CA_LIMIT, asked).await {
+        Ok(Some(Ok(text))) => json(StatusCode::OK, &CertificateOutcome::done(text)),
+        Ok(Some(Err(error))) => refuse(StatusCode::CONFLICT, &error),
+        Ok(None) => refuse(StatusCode::CONFLICT, "baton is stopping"),
+        Err(_) => json(StatusCode::OK, &CertificateOutcome::under_way(&name)),
+    }
+}
+
+/// An order without a body is the one that says nothing.
+async fn order<T: DeserializeOwned + Default>(request: Request<Incoming>) -> Result<T, String> {
     let body = Limited::new(request.into_body(), MAX_ORDER).collect().await;
     let body = body.map_err(|error| error.to_string())?.to_bytes();
     if body.is_empty() {
-        return Ok(UpgradeOrder::default());
+        return Ok(T::default());
     }
     serde_json::from_slice(&body).map_err(|error| error.to_string())
 }
@@ -303,6 +332,7 @@ mod tests {
                 handoffs: watch::channel(Arc::default()).1,
                 view: watch::channel(Arc::default()).1,
                 orders: orders_sender,
+                certificates: Desk::open().0,
             };
             Running { directory, server: Server::start(socket, sources), orders }
         }
@@ -324,7 +354,8 @@ mod tests {
             (
                 Method::GET,
                 "/",
-                "GET /status, /routes or /certs; POST /reload, /upgrade or /rollback",
+                "GET /status, /routes or /certs; POST /reload, /upgrade, /rollback, /certs/renew, \
+                 /certs/retry or /certs/revoke",
             ),
             (Method::GET, "/reload", "this is ordered with POST"),
             (Method::POST, "/status", "this is asked with GET"),

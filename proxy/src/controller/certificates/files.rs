@@ -83,6 +83,17 @@ impl Files {
     }
 }
 
+impl Entry {
+    /// As nginx-proxy names its files: `NAME.crt`, or `NAME/fullchain.pem`.
+    pub fn is_called(&self, name: &str) -> bool {
+        let cert = &self.files.cert;
+        let directory = cert.parent().and_then(Path::file_name);
+        let is_chain = cert.file_name().is_some_and(|file| file == "fullchain.pem");
+        cert.file_name().is_some_and(|file| *file == *format!("{name}.crt"))
+            || (is_chain && directory.is_some_and(|directory| directory == name))
+    }
+}
+
 fn reread(
     files: &CertificateFiles,
     known: Option<Entry>,

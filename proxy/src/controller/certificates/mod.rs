@@ -2,6 +2,7 @@
 //! certificate; and which of them a snapshot carries.
 
 pub mod acme;
+mod client_cas;
 mod default;
 mod directories;
 mod files;
@@ -10,7 +11,9 @@ mod issue;
 mod local_ca;
 mod pair;
 mod store;
+mod wish;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,14 +26,18 @@ use time::format_description::well_known::Rfc3339;
 use crate::config::{Acme, CertificateFiles, RouteTls};
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot;
-use acme::{Desired, Issued, Stock, challenges_for, is_address, is_local, permits};
+use acme::{
+    Desired, Issued, Stock, challenges_for, challenges_for_all, is_address, is_local, permits,
+};
 use files::Files;
 use local_ca::LocalCa;
 use pair::Pair;
 use store::Store;
 
+pub use client_cas::ClientCas;
 pub use pair::PairError;
 pub use store::StoreError;
+pub use wish::{Asked, Named, Wish};
 
 /// A renewal that failed is not tried again before this.
 const SHORTEST_WAIT: time::Duration = time::Duration::minutes(10);
@@ -75,6 +82,19 @@ pub struct Wanted {
     pub tls: RouteTls,
     /// Somebody answers for it.
     pub is_up: bool,
+    pub wish: Wish,
+}
+
+/// Who can be expected to trust the certificate of a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Trust {
+    /// Nobody: there is none yet.
+    #[default]
+    None,
+    /// Those who know the local CA.
+    Local,
+    /// Everybody, as far as baton can tell: a CA issued it, or the configuration names it.
+    Public,
 }
 
 /// What a snapshot needs to know about certificates.
@@ -83,12 +103,14 @@ pub struct Assembled {
     /// The first is the default one. Every name stands in one of them only, so that a worker's
     /// choice does not hang on their order.
     pub certificates: Vec<snapshot::Certificate>,
-    /// For each wanted host: whether clients can be expected to trust a certificate of these.
-    pub trusted: Vec<bool>,
+    /// For each wanted host: who can be expected to trust a certificate of these.
+    pub trust: Vec<Trust>,
     /// What is to be ordered and kept, sorted by id.
     pub desired: Vec<Desired>,
     pub reports: Vec<CertificateReport>,
     pub problems: Vec<Problem>,
+    /// Hosts without HTTPS, because the certificate that they name is not there.
+    pub missing: Vec<(HostPattern, Named)>,
     /// When time alone changes the answer (a renewal, an expiry): assemble again then.
     pub next_change: SystemTime,
 }
@@ -210,19 +232,22 @@ impl Certificates {
             local_names: HashSet::new(),
             issued: BTreeSet::new(),
             desired: BTreeMap::new(),
+            chosen: Vec::new(),
+            missing: Vec::new(),
         };
         self.renew_default(now, &mut draft.problems);
         self.look_again(now, &mut draft.problems);
-        let trusted =
+        let trust =
             wanted.iter().map(|wanted| self.provide_or_report(wanted, &mut draft)).collect();
         self.local_ca.retain(&draft.local_names);
         Assembled {
             certificates: self.in_service(&draft),
-            trusted,
+            trust,
             reports: self.reports(&draft),
             next_change: self.next_change(&draft).into(),
             desired: draft.desired.into_values().collect(),
             problems: draft.problems,
+            missing: draft.missing,
         }
     }
 
@@ -231,61 +256,104 @@ impl Certificates {
         self.local_ca.certificate_file()
     }
 
-    fn provide_or_report(&mut self, wanted: &Wanted, draft: &mut Draft<'_>) -> bool {
+    fn provide_or_report(&mut self, wanted: &Wanted, draft: &mut Draft<'_>) -> Trust {
         self.provide(wanted, draft).unwrap_or_else(|reason| {
             draft.problems.push(Problem { thing: wanted.pattern.to_string(), reason });
-            false
+            Trust::None
         })
     }
 
-    /// Sees to a certificate for one host; whether clients can trust it.
-    fn provide(&mut self, wanted: &Wanted, draft: &mut Draft<'_>) -> Result<bool, String> {
+    /// Sees to a certificate for one host; who can trust it.
+    fn provide(&mut self, wanted: &Wanted, draft: &mut Draft<'_>) -> Result<Trust, String> {
+        if let Some(named) = &wanted.wish.cert_name
+            && wanted.tls != RouteTls::Off
+        {
+            return Ok(self.choose(named, wanted, draft));
+        }
         let covered = self.files.cover(&wanted.pattern, draft.now);
-        match source(wanted, covered, &self.acme)? {
-            Source::Nobody => Ok(false),
-            Source::File => Ok(true),
-            Source::Acme(name) => {
+        match source(wanted, covered, &laid_over(&self.acme, &wanted.wish))? {
+            Source::Nobody => Ok(Trust::None),
+            Source::File => Ok(Trust::Public),
+            Source::Acme(names) => {
                 // A file that is to be replaced serves until then.
                 let is_served = self.files.serve(&wanted.pattern, draft.now);
-                Ok(self.order(name, wanted, draft) || is_served)
+                let trust = self.order(names, wanted, draft);
+                Ok(if is_served { Trust::Public } else { trust })
             }
             Source::LocalCa(name) => {
                 let leaf = self.local_ca.leaf(&name, draft.now, &mut draft.problems);
                 leaf.map_err(|error| error.to_string())?;
                 draft.local_names.insert(name);
-                Ok(true)
+                Ok(Trust::Local)
             }
         }
     }
 
-    /// Asks for a certificate of this name, unless a wildcard in hand covers it; whether there is one
-    /// already.
-    fn order(&self, name: String, wanted: &Wanted, draft: &mut Draft<'_>) -> bool {
-        let mut covering = draft.stock.issued.iter().filter(|(_, issued)| {
-            issued.pair.is_valid(draft.now) && issued.pair.covers(&wanted.pattern)
-        });
-        // Its own before a wildcard's: that one may go with another host.
-        let own =
-            draft.stock.issued.get_key_value(&name).filter(|(_, i)| i.pair.is_valid(draft.now));
-        let covering = own.or_else(|| covering.next()).map(|(id, _)| id.clone());
-        let is_there = covering.is_some();
-        if covering.as_ref().is_none_or(|id| *id == name) {
-            draft.desired.insert(name.clone(), self.desired(name, wanted.is_up));
-        }
-        draft.issued.extend(covering);
-        is_there
+    /// CERT_NAME: the files of this name, else the certificate for it, else its parent's wildcard.
+    fn choose(&self, named: &Named, wanted: &Wanted, draft: &mut Draft<'_>) -> Trust {
+        let name = &named.name;
+        let pattern = HostPattern::Exact(name.to_ascii_lowercase());
+        let is_valid = |pair: &&Pair| pair.is_valid(draft.now);
+        let files = self.files.entries();
+        let of_name = files.iter().filter(|entry| entry.is_called(name));
+        let covers = |pair: &&Pair| pair.covers(&pattern);
+        let chosen = of_name.filter_map(|entry| entry.pair.as_ref()).find(is_valid);
+        let chosen = chosen.or_else(|| self.files.pairs().filter(is_valid).find(covers));
+        let issued =
+            draft.stock.issued.iter().find(|(_, issued)| {
+                issued.pair.is_valid(draft.now) && issued.pair.covers(&pattern)
+            });
+        let leaf = match (chosen, issued) {
+            (Some(pair), _) => pair.leaf.to_vec(),
+            (None, Some((id, issued))) => {
+                draft.issued.insert(id.clone());
+                issued.pair.leaf.to_vec()
+            }
+            (None, None) => {
+                draft.missing.push((wanted.pattern.clone(), named.clone()));
+                return Trust::None;
+            }
+        };
+        draft.chosen.push((wanted.pattern.to_string(), leaf));
+        Trust::Public
     }
 
-    fn desired(&self, name: String, is_up: bool) -> Desired {
-        let Acme { email, directories, profile, key, .. } = &self.acme;
+    /// Asks for a certificate with these names, unless a wildcard in hand covers the host; whether
+    /// there is one already.
+    fn order(&self, names: Vec<String>, wanted: &Wanted, draft: &mut Draft<'_>) -> Trust {
+        let id = names[0].clone();
+        let serves = |issued: &Issued| {
+            issued.pair.is_valid(draft.now) && issued.pair.covers(&wanted.pattern)
+        };
+        let mut others = draft.stock.issued.iter().filter(|(_, issued)| serves(issued));
+        // Its own before a wildcard's: that one may go with another host.
+        let own = draft.stock.issued.get_key_value(&id).filter(|(_, issued)| serves(issued));
+        let serving = own.or_else(|| others.next());
+        // One that nobody renews is no reason to wait until it ends.
+        let is_enough =
+            serving.is_some_and(|(other, issued)| *other != id && draft.now < issued.renewal());
+        let trust = if serving.is_some() { Trust::Public } else { Trust::None };
+        draft.issued.extend(serving.map(|(id, _)| id.clone()));
+        if !is_enough {
+            let desired = self.desired(names, wanted);
+            let known = draft.desired.entry(id).or_insert_with(|| desired);
+            known.is_up |= wanted.is_up;
+        }
+        trust
+    }
+
+    fn desired(&self, names: Vec<String>, wanted: &Wanted) -> Desired {
+        let wish = &wanted.wish;
+        let acme = &laid_over(&self.acme, wish);
+        let directory = wish.directory.clone().map(|directory| vec![directory]);
         Desired {
-            challenges: challenges_for(&name, &self.acme),
-            names: vec![name],
-            directories: directories.clone(),
-            email: email.clone(),
-            profile: profile.clone(),
-            key: *key,
-            is_up,
+            challenges: challenges_for_all(&names, acme),
+            names,
+            directories: directory.unwrap_or_else(|| acme.directories.clone()),
+            email: wish.email.clone().or_else(|| acme.email.clone()),
+            profile: wish.profile.clone().or_else(|| acme.profile.clone()),
+            key: wish.key.unwrap_or(acme.key),
+            is_up: wanted.is_up,
         }
     }
 
@@ -302,7 +370,8 @@ impl Certificates {
 
     fn in_service(&self, draft: &Draft<'_>) -> Vec<snapshot::Certificate> {
         let mut certificates = vec![self.default.to_snapshot()];
-        let mut taken = HashSet::new();
+        let mut taken: HashSet<String> =
+            draft.chosen.iter().map(|(name, _)| name.clone()).collect();
         // The local CA and those that were ordered first: where a file covers the name too, the route
         // asked for it.
         let files = self.files.pairs().filter(|pair| pair.is_valid(draft.now));
@@ -310,6 +379,7 @@ impl Certificates {
         for pair in self.local_leafs().into_iter().chain(issued).chain(files) {
             let mut certificate = pair.to_snapshot();
             certificate.names.retain(|name| taken.insert(name.clone()));
+            certificate.names.extend(draft.chosen_by(pair));
             if !certificate.names.is_empty() {
                 certificates.push(certificate);
             }
@@ -343,7 +413,8 @@ impl Certificates {
         let renewals = self.local_ca.issued().chain([&self.default]).map(Pair::renewal);
         let files = self.files.pairs().filter(|pair| pair.is_valid(now));
         let issued = draft.issued().map(|(_, issued)| &*issued.pair);
-        let times = renewals.chain(files.chain(issued).map(|pair| pair.not_after));
+        let due = draft.issued().map(|(_, issued)| issued.renewal()).filter(|due| *due > now);
+        let times = renewals.chain(files.chain(issued).map(|pair| pair.not_after)).chain(due);
         let next = times.min().unwrap_or(now).max(now + SHORTEST_WAIT);
         match self.files.has_directories() {
             true => next.min(self.looked.max(now) + LOOK_PAUSE),
@@ -362,9 +433,17 @@ struct Draft<'a> {
     /// Ids of those in `stock` that serve a host.
     issued: BTreeSet<String>,
     desired: BTreeMap<String, Desired>,
+    /// Hosts that named a certificate (CERT_NAME), each with the leaf of it.
+    chosen: Vec<(String, Vec<u8>)>,
+    missing: Vec<(HostPattern, Named)>,
 }
 
 impl Draft<'_> {
+    fn chosen_by(&self, pair: &Pair) -> impl Iterator<Item = String> {
+        let its = self.chosen.iter().filter(|(_, leaf)| *leaf == *pair.leaf);
+        its.map(|(name, _)| name.clone())
+    }
+
     fn issued(&self) -> impl Iterator<Item = (&String, &Issued)> {
         self.issued.iter().filter_map(|id| self.stock.issued.get_key_value(id))
     }
@@ -377,17 +456,24 @@ enum Source {
     Nobody,
     /// A file of the configuration.
     File,
-    /// A CA, for this name.
-    Acme(String),
+    /// A CA, for these names.
+    Acme(Vec<String>),
     /// The local CA, for this name.
     LocalCa(String),
+}
+
+/// How the certificate of a host is ordered, where the host says which challenge is to be used.
+fn laid_over<'a>(acme: &'a Acme, wish: &Wish) -> Cow<'a, Acme> {
+    match wish.challenge {
+        Some(challenge) => Cow::Owned(Acme { challenges: vec![challenge], ..acme.clone() }),
+        None => Cow::Borrowed(acme),
+    }
 }
 
 /// Decides, or says why there can be none.
 fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, String> {
     let name = match &wanted.pattern {
-        HostPattern::Exact(name) => Some(name.clone()),
-        HostPattern::Leading(suffix) => Some(format!("*{suffix}")),
+        HostPattern::Exact(_) | HostPattern::Leading(_) => Some(wanted.pattern.to_string()),
         HostPattern::Trailing(_) | HostPattern::Regex(_) => None,
     };
     match (wanted.tls, name) {
@@ -400,13 +486,20 @@ fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, Str
         (RouteTls::Acme, Some(name)) if !permits(acme, &name) => {
             Err("acme.allow and acme.deny do not permit an order".to_owned())
         }
-        (RouteTls::Acme, Some(name)) => orderable(name, acme).map(Source::Acme),
-        (RouteTls::Auto, Some(name)) if !is_local(&name) => {
-            // An address is ordered only where the route says so: few CAs sign for one.
-            let ordered = acme.automatic && permits(acme, &name) && !is_address(&name);
-            let name = orderable(name, acme).ok().filter(|_| ordered);
-            Ok(name.map_or(Source::Nobody, Source::Acme))
-        }
+        (RouteTls::Acme, Some(name)) => orderable(name, acme).map(|name| Source::Acme(vec![name])),
+        (RouteTls::Auto, Some(name)) if !is_local(&name) => match &wanted.wish.asked {
+            Asked::No => Ok(Source::Nobody),
+            Asked::For(_) if !acme.agree_tos => {
+                Err(format!("ACME_HOST needs acme.agree_tos = true: nothing is ordered for {name}"))
+            }
+            Asked::For(names) => asked(name, names, acme).map(Source::Acme),
+            Asked::Unsaid => {
+                // An address is ordered only where somebody says so: few CAs sign for one.
+                let ordered = acme.automatic && permits(acme, &name) && !is_address(&name);
+                let name = orderable(name, acme).ok().filter(|_| ordered);
+                Ok(name.map_or(Source::Nobody, |name| Source::Acme(vec![name])))
+            }
+        },
         (_, Some(name)) => {
             // Neither OpenSSL nor webpki nor NSS takes one label behind the star.
             match name.strip_prefix("*.").is_some_and(|parent| !parent.contains('.')) {
@@ -417,6 +510,18 @@ fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, Str
     }
 }
 
+/// Those of `names` that may be ordered; `name`, whose certificate it is, has to be among them.
+fn asked(name: String, names: &[String], acme: &Acme) -> Result<Vec<String>, String> {
+    if !permits(acme, &name) {
+        return Err("acme.allow and acme.deny do not permit an order".to_owned());
+    }
+    orderable(name, acme)?;
+    let may = |name: &&String| {
+        permits(acme, name) && !is_local(name) && orderable((*name).clone(), acme).is_ok()
+    };
+    Ok(names.iter().filter(may).cloned().collect())
+}
+
 /// Something must be able to show control over it.
 fn orderable(name: String, acme: &Acme) -> Result<String, String> {
     if !challenges_for(&name, acme).is_empty() {
@@ -424,7 +529,10 @@ fn orderable(name: String, acme: &Acme) -> Result<String, String> {
     }
     Err(match name.starts_with("*.") {
         true => "a wildcard is ordered by dns-01 alone: see [acme.dns]".to_owned(),
-        false => "no challenge of acme.challenges can be used for an address".to_owned(),
+        false if is_address(&name) => {
+            "no challenge of acme.challenges can be used for an address".to_owned()
+        }
+        false => "dns-01 needs acme.dns.exec or acme.dns.server: see [acme.dns]".to_owned(),
     })
 }
 

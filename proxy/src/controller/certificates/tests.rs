@@ -21,7 +21,7 @@ fn open(state_dir: &TempDir) -> Certificates {
 }
 
 fn wanted(pattern: &str, tls: RouteTls) -> Wanted {
-    Wanted { pattern: pattern.parse().expect(pattern), tls, is_up: true }
+    Wanted { pattern: pattern.parse().expect(pattern), tls, is_up: true, wish: Wish::default() }
 }
 
 fn names(assembled: &Assembled) -> Vec<&[String]> {
@@ -147,7 +147,7 @@ fn clients_that_trust_the_local_ca_take_its_certificates() {
     ] {
         let assembled = certificates.assemble(&[wanted(pattern, tls)], &Stock::default());
         assert_eq!(assembled.problems, [], "{pattern}");
-        assert_eq!(assembled.trusted, [true], "{pattern}");
+        assert_eq!(assembled.trust, [Trust::Local], "{pattern}");
         let [_default, leaf] = assembled.certificates.as_slice() else { panic!("{pattern}") };
         assert_eq!(leaf.names, [pattern]);
         handshake(&certificates.local_ca_pem(), leaf, host).expect(host);
@@ -167,7 +167,7 @@ fn hosts_that_can_have_none_are_reported_and_the_others_stand() {
         ],
         &Stock::default(),
     );
-    assert_eq!(assembled.trusted, [false, true, false, false]);
+    assert_eq!(assembled.trust, [Trust::None, Trust::Local, Trust::None, Trust::None]);
     let problems: Vec<String> = assembled.problems.iter().map(ToString::to_string).collect();
     assert_eq!(
         problems,
@@ -241,7 +241,7 @@ fn a_root_is_replaced_before_its_leafs_would_outlive_it() {
     certificates.assemble_at(&app, &Stock::default(), start);
     let late = start + issue::ROOT_LIFE - Duration::days(30);
     let assembled = certificates.assemble_at(&app, &Stock::default(), late);
-    assert_eq!(assembled.trusted, [true]);
+    assert_eq!(assembled.trust, [Trust::Local]);
     assert!(
         assembled.problems[0].reason.starts_with("the root expires"),
         "{:?}",
@@ -260,7 +260,7 @@ fn a_torn_or_foreign_file_is_set_aside_and_reported() {
     let whole = fs::read_to_string(&leaf).expect("leaf");
     fs::write(&leaf, &whole[..whole.len() / 2]).expect("tear");
     let torn = open(&state_dir).assemble(&app, &Stock::default());
-    assert_eq!(torn.trusted, [true]);
+    assert_eq!(torn.trust, [Trust::Local]);
     assert_eq!(torn.problems.len(), 1, "{:?}", torn.problems);
     assert_eq!(
         fs::read_to_string(leafs.join("app.test.pem.bad-1")).expect("kept").len(),
@@ -272,7 +272,7 @@ fn a_torn_or_foreign_file_is_set_aside_and_reported() {
         + &fs::read_to_string(foreign.key).expect("key");
     fs::write(&leaf, &foreign).expect("replace");
     let replaced = open(&state_dir).assemble(&app, &Stock::default());
-    assert_eq!(replaced.trusted, [true]);
+    assert_eq!(replaced.trust, [Trust::Local]);
     assert_eq!(
         replaced.problems[0].to_string(),
         format!(
@@ -291,16 +291,16 @@ fn files_cover_names_and_parents() {
     let files = ["app.example.com", "*.example.org"].map(|name| write_files(&state_dir, name, now));
     assert_eq!(certificates.set_files(&files, &[]), []);
     let hosts = [
-        ("app.example.com", true),
-        ("www.example.com", false),
-        ("a.example.org", true),
-        ("a.b.example.org", false),
-        ("example.org", false),
-        ("*.example.org", true),
+        ("app.example.com", Trust::Public),
+        ("www.example.com", Trust::None),
+        ("a.example.org", Trust::Public),
+        ("a.b.example.org", Trust::None),
+        ("example.org", Trust::None),
+        ("*.example.org", Trust::Public),
     ];
     let assembled = certificates
         .assemble(&hosts.map(|(host, _)| wanted(host, RouteTls::Auto)), &Stock::default());
-    assert_eq!(assembled.trusted, hosts.map(|(_, trusted)| trusted));
+    assert_eq!(assembled.trust, hosts.map(|(_, trust)| trust));
     let want: [&[String]; 3] = [&[], &["app.example.com".into()], &["*.example.org".into()]];
     assert_eq!(names(&assembled), want);
     assert_eq!(assembled.reports[0].issuer, "Example CA");
@@ -361,7 +361,7 @@ fn a_bad_file_is_named_and_the_others_stand() {
         assert!(problem.reason.starts_with(reason), "{} is not {reason}", problem.reason);
         let assembled =
             certificates.assemble(&[wanted("good.example.com", RouteTls::Auto)], &Stock::default());
-        assert_eq!(assembled.trusted, [true], "{reason}");
+        assert_eq!(assembled.trust, [Trust::Public], "{reason}");
         assert_eq!(assembled.reports[0].state, CertificateState::Failed);
         assert!(assembled.reports[0].last_error.is_some());
     }
@@ -382,7 +382,7 @@ fn a_file_that_turns_bad_leaves_the_old_one_in_service_until_it_expires() {
         "no certificate in it (expected PEM); the certificate read before stays in service"
     );
     let assembled = certificates.assemble(&app, &Stock::default());
-    assert_eq!(assembled.trusted, [true]);
+    assert_eq!(assembled.trust, [Trust::Public]);
     assert_eq!(assembled.reports[0].state, CertificateState::Valid);
 
     let expired = certificates.assemble_at(
@@ -390,12 +390,12 @@ fn a_file_that_turns_bad_leaves_the_old_one_in_service_until_it_expires() {
         &Stock::default(),
         OffsetDateTime::now_utc() + Duration::days(91),
     );
-    assert_eq!(expired.trusted, [false]);
+    assert_eq!(expired.trust, [Trust::None]);
     assert_eq!(expired.certificates.len(), 1);
     assert_eq!(expired.reports[0].state, CertificateState::Expired);
 
     assert_eq!(certificates.set_files(&[], &[]), []);
-    assert_eq!(certificates.assemble(&app, &Stock::default()).trusted, [false]);
+    assert_eq!(certificates.assemble(&app, &Stock::default()).trust, [Trust::None]);
 }
 
 /// What a CA has issued for these names, each in a certificate of its own.
@@ -420,7 +420,7 @@ fn who_may_be_ordered_for() {
     let usual = || agreed(AcmeSettings::default());
     let asked = || AcmeSettings { automatic: false, ..usual() };
     let denied = || AcmeSettings { deny: vec!["*.example.com".parse().expect("it")], ..usual() };
-    let order = |name: &str| Some(Source::Acme(name.to_owned()));
+    let order = |name: &str| Some(Source::Acme(vec![name.to_owned()]));
     for (acme, pattern, tls, want) in [
         (usual(), "app.example.com", Auto, order("app.example.com")),
         (usual(), "app.test", Auto, Some(Source::LocalCa("app.test".into()))),
@@ -451,7 +451,7 @@ fn a_wildcard_in_hand_is_used_in_place_of_an_order() {
     let stock = stock(&state_dir, &["*.example.com", "own.example.com"], now);
     let hosts = ["app.example.com", "own.example.com", "app.example.org"];
     let assembled = certificates.assemble(&hosts.map(|host| wanted(host, RouteTls::Auto)), &stock);
-    assert_eq!(assembled.trusted, [true, true, false]);
+    assert_eq!(assembled.trust, [Trust::Public, Trust::Public, Trust::None]);
     let ids: Vec<&str> = assembled.desired.iter().map(Desired::id).collect();
     assert_eq!(ids, ["app.example.org", "own.example.com"]);
     let kinds: Vec<_> =
@@ -469,7 +469,7 @@ fn a_wildcard_in_hand_is_used_in_place_of_an_order() {
 
     let late = now + Duration::days(91);
     let expired = certificates.assemble_at(&[wanted(hosts[0], RouteTls::Auto)], &stock, late);
-    assert_eq!(expired.trusted, [false]);
+    assert_eq!(expired.trust, [Trust::None]);
     assert_eq!(expired.desired[0].id(), "app.example.com");
     assert_eq!(expired.certificates.len(), 1);
 }
@@ -482,4 +482,137 @@ fn a_certificate_that_nobody_routes_any_more_is_not_served() {
     let stock = stock(&state_dir, &["app.example.com"], OffsetDateTime::now_utc());
     let assembled = certificates.assemble(&[], &stock);
     assert_eq!((assembled.certificates.len(), assembled.desired.len()), (1, 0));
+}
+
+#[test]
+fn what_a_container_lists_is_one_order() {
+    let listed = |names: &[&str]| Asked::For(names.iter().map(|n| (*n).to_owned()).collect());
+    let acme = agreed(AcmeSettings {
+        automatic: false,
+        deny: vec!["denied.example.com".parse().expect("pattern")],
+        ..AcmeSettings::default()
+    });
+    let both = ["a.example.com", "b.example.com"];
+    let order = |names: &[&str]| Ok(Source::Acme(names.iter().map(|n| (*n).to_owned()).collect()));
+    for (agree_tos, host, asked, want) in [
+        (true, "b.example.com", listed(&both), order(&both)),
+        (true, "a.example.com", listed(&["a.example.com", "b.test"]), order(&["a.example.com"])),
+        (
+            true,
+            "a.example.com",
+            listed(&["denied.example.com", "a.example.com"]),
+            order(&["a.example.com"]),
+        ),
+        (
+            true,
+            "denied.example.com",
+            listed(&["denied.example.com", "a.example.com"]),
+            Err("acme.allow and acme.deny do not permit an order".to_owned()),
+        ),
+        (true, "a.test", listed(&["a.test"]), Ok(Source::LocalCa("a.test".to_owned()))),
+        (true, "192.0.2.1", listed(&["192.0.2.1"]), order(&["192.0.2.1"])),
+        (true, "a.example.com", Asked::No, Ok(Source::Nobody)),
+        (true, "a.example.com", Asked::Unsaid, Ok(Source::Nobody)),
+        (
+            false,
+            "a.example.com",
+            listed(&both),
+            Err("ACME_HOST needs acme.agree_tos = true: nothing is ordered for a.example.com"
+                .to_owned()),
+        ),
+    ] {
+        let wish = Wish { asked, ..Wish::default() };
+        let wanted = Wanted { wish, ..wanted(host, RouteTls::Auto) };
+        let acme = AcmeSettings { agree_tos, ..acme.clone() };
+        assert_eq!(source(&wanted, false, &acme), want, "{host}");
+    }
+}
+
+#[test]
+fn one_certificate_serves_all_of_its_hosts_and_is_ordered_as_they_say() {
+    let state_dir = state_dir();
+    let now = OffsetDateTime::now_utc();
+    let mut certificates = open(&state_dir);
+    certificates.set_acme(agreed(AcmeSettings::default()));
+    let wish = Wish {
+        asked: Asked::For(vec!["a.example.com".to_owned(), "b.example.com".to_owned()]),
+        email: Some("me@example.com".to_owned()),
+        key: Some(crate::config::KeyKind::Rsa2048),
+        profile: Some("shortlived".to_owned()),
+        directory: crate::config::Directory::named("letsencrypt-staging"),
+        challenge: Some(crate::config::ChallengeKind::TlsAlpn01),
+        cert_name: None,
+    };
+    let hosts = ["a.example.com", "b.example.com"]
+        .map(|name| Wanted { wish: wish.clone(), ..wanted(name, RouteTls::Auto) });
+    // One of them has a certificate of its own, from before.
+    let stock = stock(&state_dir, &["b.example.com"], now);
+    let assembled = certificates.assemble(&hosts, &stock);
+    assert_eq!(assembled.trust, [Trust::None, Trust::Public]);
+    let desired = Desired {
+        names: vec!["a.example.com".to_owned(), "b.example.com".to_owned()],
+        directories: wish.directory.into_iter().collect(),
+        email: wish.email,
+        challenges: vec![crate::config::ChallengeKind::TlsAlpn01],
+        profile: wish.profile,
+        key: crate::config::KeyKind::Rsa2048,
+        is_up: true,
+    };
+    assert_eq!(assembled.desired, [desired]);
+}
+
+#[test]
+fn a_certificate_that_nobody_renews_is_replaced_before_it_ends() {
+    let state_dir = state_dir();
+    let now = OffsetDateTime::now_utc();
+    let mut certificates = open(&state_dir);
+    certificates.set_acme(agreed(AcmeSettings::default()));
+    let stock = stock(&state_dir, &["*.example.com"], now);
+    let host = [wanted("a.example.com", RouteTls::Auto)];
+    let ids = |assembled: Assembled| -> Vec<String> {
+        assert_eq!(assembled.trust, [Trust::Public]);
+        assembled.desired.iter().map(|desired| desired.id().to_owned()).collect()
+    };
+    let early = certificates.assemble_at(&host, &stock, now + Duration::days(50));
+    let due = OffsetDateTime::from(early.next_change);
+    assert!(due < now + Duration::days(61), "{due}");
+    assert_eq!(ids(early), [""; 0]);
+    assert_eq!(ids(certificates.assemble_at(&host, &stock, due)), ["a.example.com"]);
+}
+
+#[test]
+fn a_named_certificate_is_used_and_no_other() {
+    let state_dir = state_dir();
+    let mut certificates = open(&state_dir);
+    let now = OffsetDateTime::now_utc();
+    // `*.example.org` is in `_.example.org.crt`.
+    let files = ["shared.example.com", "*.example.org", "a.example.com"]
+        .map(|name| write_files(&state_dir, name, now));
+    assert_eq!(certificates.set_files(&files, &[]), []);
+    for (host, cert_name, want) in [
+        ("a.example.com", "shared.example.com", Ok("shared.example.com")),
+        ("a.example.com", "_.example.org", Ok("*.example.org")),
+        ("a.example.com", "www.example.org", Ok("*.example.org")),
+        ("app.test", "shared.example.com", Ok("shared.example.com")),
+        ("app.test", "missing.example.com", Err(())),
+    ] {
+        let named = Named { name: cert_name.to_owned(), by: "c".to_owned() };
+        let wish = Wish { cert_name: Some(named.clone()), ..Wish::default() };
+        let host = Wanted { wish, ..wanted(host, RouteTls::Auto) };
+        let assembled = certificates.assemble(std::slice::from_ref(&host), &Stock::default());
+        let name = host.pattern.to_string();
+        let with_name = assembled.certificates.iter().filter(|c| c.names.contains(&name));
+        let shown: Vec<&str> = with_name.map(|c| c.names[0].as_str()).collect();
+        let problems: Vec<String> = assembled.problems.iter().map(ToString::to_string).collect();
+        match want {
+            Ok(certificate) => {
+                assert_eq!((shown, assembled.trust), (vec![certificate], vec![Trust::Public]));
+                assert_eq!(problems, [""; 0]);
+            }
+            Err(()) => {
+                assert_eq!(assembled.trust, [Trust::None]);
+                assert_eq!(assembled.missing, [(host.pattern.clone(), named)]);
+            }
+        }
+    }
 }

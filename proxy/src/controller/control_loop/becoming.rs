@@ -13,6 +13,7 @@ use super::{Controller, Pending};
 use crate::config;
 use crate::controller::admin::answers::{Begun, Refused, UpgradeOrder};
 use crate::controller::admin::server::{BegunReply, Order};
+use crate::controller::certificates::acme::Closed;
 use crate::controller::generations::Launch;
 use crate::controller::journal::Entry;
 use crate::controller::steering::SteeringState;
@@ -103,6 +104,7 @@ impl Controller<'_> {
     /// Becomes another program. Returns, with everything as it was, when that failed.
     pub(super) async fn become_program(mut self, becoming: Becoming) -> io::Result<Self> {
         let Becoming { executables, program, next } = becoming;
+        let closed = self.close_gate().await;
         let Some(frozen) = self.generations.freeze().await else {
             return Err(io::Error::other("the active worker is gone"));
         };
@@ -132,11 +134,25 @@ impl Controller<'_> {
                 Some(order) = self.orders.recv() => refuse(order),
             }
         };
+        drop(closed);
         self.generations = frozen.thaw();
         let (Next::HandOver { journal, .. } | Next::GoOn { journal, .. }) = state.next;
         let entry = self.generations.journal().resume(journal, SystemTime::now());
         entry.failed(&format!("{error}: nothing has changed"));
         Ok(self)
+    }
+
+    /// What was asked of a CA is answered and on disk before this program ends: the next one goes on
+    /// with it.
+    async fn close_gate(&mut self) -> Closed {
+        let gate = self.gate.clone();
+        let mut closing = pin!(gate.close());
+        loop {
+            tokio::select! {
+                closed = &mut closing => return closed,
+                Some(order) = self.orders.recv() => refuse(order),
+            }
+        }
     }
 
     /// What this program was started for.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admin::answers::{Refused, Reloaded, UpgradeOrder};
 use super::admin::server::{Order, ReloadReply};
-use super::certificates::acme::Stock;
+use super::certificates::acme::{Gate, Stock};
 use super::docker::Containers;
 use super::generations::{Event, Generations};
 use super::journal::Entry;
@@ -55,6 +55,8 @@ pub struct Controller<'a> {
     pub asked: watch::Receiver<HashSet<Target>>,
     /// What CAs have issued, and what they are to be answered.
     pub stock: watch::Receiver<Arc<Stock>>,
+    /// What CAs are asked for passes here.
+    pub gate: Gate,
     /// Until Docker has answered this program, workers route by what the one before it published.
     pub holding: bool,
     pub orders: mpsc::Receiver<Order>,
@@ -96,6 +98,11 @@ impl Controller<'_> {
     pub async fn run(mut self, signals: &mut Signals, next: Option<Next>) -> io::Result<Self> {
         if self.publisher.is_held() {
             self.announce_takeover();
+        }
+        if next.is_some() {
+            // The program before has told this one what workers route by, not what that was made of; and
+            // without Docker nobody else calls for it soon.
+            self.publish();
         }
         let mut becoming = next.and_then(|next| self.go_on(next));
         loop {

@@ -3,12 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Inputs;
+use super::opinion::{Opinion, Opinions, OrderOpinions};
 use super::settings::{self, Key, Router, Written};
 use super::table::{Diagnosis, RouteKey, UpstreamEntry, UpstreamState};
+use super::value;
+use crate::config::{Directory, Hsts};
 use crate::controller::docker::{Container, Health, Network, State};
 use crate::controller::probe;
 use crate::protocol::pattern::{HostPattern, PathPattern};
-use crate::protocol::snapshot::{HttpsMethod, UpstreamProtocol};
+use crate::protocol::snapshot::UpstreamProtocol;
 
 /// When a container names no port and exposes none, or several.
 const DEFAULT_PORT: u16 = 80;
@@ -29,8 +32,8 @@ pub(super) struct Claim<'a> {
     pub replace_prefix: Option<String>,
     /// The variable or label of `replace_prefix`, or that of the path where none is.
     pub prefix_setting: String,
-    /// `None`: no opinion.
-    pub https: Option<HttpsMethod>,
+    /// How the host is to be served.
+    pub says: Opinions,
     pub upstream: UpstreamEntry,
     /// What to ask before it can be in rotation.
     pub probe: Option<probe::Target>,
@@ -64,6 +67,18 @@ pub(super) struct Reading<'a> {
     pub diagnoses: Vec<Diagnosis>,
     /// Why something that it asks for, or all of it, is not routed.
     pub reasons: Vec<String>,
+    pub order: OrderOpinions,
+    /// ACME_HOST
+    pub listed: Option<Listed>,
+}
+
+/// The names that a container wants to be ordered.
+#[derive(Debug)]
+pub(super) struct Listed {
+    pub names: Vec<HostPattern>,
+    /// A certificate for each of them.
+    pub single: bool,
+    pub setting: String,
 }
 
 /// Why a router routes nothing.
@@ -71,8 +86,14 @@ struct Refused;
 
 impl<'a> Reading<'a> {
     pub fn of(container: &'a Container, inputs: &Inputs<'_>) -> Reading<'a> {
-        let mut reading =
-            Reading { container, claims: Vec::new(), diagnoses: Vec::new(), reasons: Vec::new() };
+        let mut reading = Reading {
+            container,
+            claims: Vec::new(),
+            diagnoses: Vec::new(),
+            reasons: Vec::new(),
+            order: OrderOpinions::default(),
+            listed: None,
+        };
         for unused in settings::unused(container) {
             // Without the value: it may be a secret, such as the lines of an htpasswd file.
             reading.diagnose(unused.name, "", unused.why);
@@ -81,6 +102,9 @@ impl<'a> Reading<'a> {
             // The reason is kept in the reading.
             let _refused = reading.router(router, inputs);
         }
+        let own = settings::own(container);
+        reading.order = reading.order(own);
+        reading.listed = reading.listed(own);
         reading
     }
 
@@ -89,7 +113,7 @@ impl<'a> Reading<'a> {
         let protocol = self.protocol(router)?;
         let path = self.path(router)?;
         let replace_prefix = self.replace_prefix(router, path.as_ref().map(|(path, _)| path));
-        let https = self.first(router, Key::HttpsMethod, https_method).map(|(https, _)| https);
+        let says = self.says(router);
         let upstream = self.upstream(router, protocol, inputs);
         let probe = upstream.address.and_then(|address| probe_target(self.container, address));
         for (host, host_setting) in hosts {
@@ -108,7 +132,7 @@ impl<'a> Reading<'a> {
                 path_setting,
                 replace_prefix,
                 prefix_setting,
-                https,
+                says: says.clone(),
                 upstream: upstream.clone(),
                 probe: probe.clone(),
             });
@@ -164,7 +188,7 @@ impl<'a> Reading<'a> {
         router: Router<'a>,
         path: Option<&PathPattern>,
     ) -> Option<(Option<String>, String)> {
-        let strip = self.first(router, Key::StripPrefix, boolean);
+        let strip = self.first(router, Key::StripPrefix, value::boolean);
         let (replacement, written) = match strip {
             Some((strip, written)) => (strip.then(|| "/".to_owned()), written),
             None => {
@@ -228,6 +252,65 @@ impl<'a> Reading<'a> {
         })
     }
 
+    fn says(&mut self, router: Router<'a>) -> Opinions {
+        Opinions {
+            https: self.opinion(router, Key::HttpsMethod, value::https_method),
+            hsts: self.opinion(router, Key::Hsts, Hsts::parse),
+            non_get_redirect: self.opinion(router, Key::NonGetRedirect, value::redirect_status),
+            http_on_missing: self.opinion(router, Key::HttpOnMissing, value::boolean),
+            cert_name: self.opinion(router, Key::CertName, value::word),
+            client_ca: None,
+            verify_client: self.opinion(router, Key::VerifyClient, value::verify_client),
+        }
+    }
+
+    fn order(&mut self, own: Router<'a>) -> OrderOpinions {
+        // As with acme-companion: the staging CA is for a test, whatever else is written.
+        let test = self.opinion(own, Key::AcmeTest, value::boolean).filter(|test| test.value);
+        let staging = Directory::named("letsencrypt-staging").expect("it is in the list");
+        let directory = self.opinion(own, Key::AcmeDirectory, value::directory);
+        OrderOpinions {
+            email: self.opinion(own, Key::AcmeEmail, value::email),
+            directory: test.map(|test| test.with(staging)).or(directory),
+            challenge: self.opinion(own, Key::AcmeChallenge, str::parse),
+            profile: self.opinion(own, Key::AcmeProfile, value::word),
+            key: self.opinion(own, Key::AcmeKeySize, str::parse),
+        }
+    }
+
+    fn listed(&mut self, own: Router<'a>) -> Option<Listed> {
+        let single = self.first(own, Key::SingleDomain, value::boolean);
+        let written = own.written(Key::AcmeHost).into_iter().next()?;
+        let mut names = Vec::new();
+        for item in written.value.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+            match orderable(item) {
+                Ok(name) if names.contains(&name) => {}
+                Ok(name) => names.push(name),
+                Err(problem) => self.diagnose(written.name.clone(), item, problem),
+            }
+        }
+        Some(Listed {
+            names,
+            single: single.is_some_and(|(single, _)| single),
+            setting: written.name,
+        })
+    }
+
+    fn opinion<T>(
+        &mut self,
+        router: Router<'a>,
+        key: Key,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Opinion<T>> {
+        let (value, written) = self.first(router, key, parse)?;
+        Some(Opinion {
+            value,
+            setting: written.name,
+            text: written.value.to_owned(),
+            by: self.container.name.clone(),
+        })
+    }
+
     /// The first value that can be used, with where it is written; those before it are diagnosed.
     fn first<T>(
         &mut self,
@@ -259,6 +342,14 @@ impl<'a> Reading<'a> {
     }
 }
 
+fn orderable(item: &str) -> Result<HostPattern, String> {
+    match item.parse() {
+        Ok(name @ (HostPattern::Exact(_) | HostPattern::Leading(_))) => Ok(name),
+        Ok(_) => Err("no certificate can be issued for a pattern of this kind".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn port(text: &str) -> Result<u16, String> {
     match text.parse() {
         Ok(port @ 1..) => Ok(port),
@@ -279,14 +370,6 @@ fn weight(text: &str) -> Result<u32, String> {
     match text.parse() {
         Ok(weight @ 1..=MAX_WEIGHT) => Ok(weight),
         _ => Err(format!("is not a weight: expected 1 to {MAX_WEIGHT}")),
-    }
-}
-
-fn boolean(text: &str) -> Result<bool, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err("is neither `true` nor `false`".to_owned()),
     }
 }
 
@@ -312,16 +395,6 @@ fn protocol(text: &str) -> Result<Protocol, String> {
         "grpcs" => Ok(Protocol::Spoken(UpstreamProtocol::Grpcs)),
         "fastcgi" | "uwsgi" => Ok(Protocol::Unsupported),
         _ => Err("is not a protocol: expected http, https, grpc or grpcs".to_owned()),
-    }
-}
-
-fn https_method(text: &str) -> Result<HttpsMethod, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "redirect" => Ok(HttpsMethod::Redirect),
-        "noredirect" => Ok(HttpsMethod::NoRedirect),
-        "nohttp" => Ok(HttpsMethod::NoHttp),
-        "nohttps" => Ok(HttpsMethod::NoHttps),
-        _ => Err("is not one of redirect, noredirect, nohttp and nohttps".to_owned()),
     }
 }
 

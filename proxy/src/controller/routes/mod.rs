@@ -1,19 +1,25 @@
 //! From containers and configuration to the route table: a pure function.
 
 mod claim;
+mod opinion;
 mod settings;
 mod table;
+pub(super) mod value;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use self::claim::{Claim, Reading, key, normal};
+use self::claim::{Claim, Listed, Reading, key, normal};
+use self::opinion::{Dissent, Opinion, Opinions, OrderOpinions, value};
 use self::table::RouteKey;
 pub use self::table::{
-    Diagnosis, HostEntry, Incumbents, RouteEntry, Table, Unrouted, UpstreamEntry, UpstreamState,
+    Clients, Diagnosis, HostEntry, Incumbents, Policy, RouteEntry, Served, Table, Unrouted,
+    UpstreamEntry, UpstreamState,
 };
+use super::certificates::{Asked, Named, Wish};
 use super::docker::Container;
+use super::environment::Defaults;
 use super::probe;
-use crate::config::{RouteTls, StaticRoute};
+use crate::config::{Hsts, RouteTls, StaticRoute, VerifyClient};
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot::HttpsMethod;
 
@@ -33,6 +39,8 @@ pub struct Inputs<'a> {
     pub incumbents: &'a Incumbents,
     /// PREFER_IPV6_NETWORK
     pub prefer_ipv6: bool,
+    /// For hosts that say nothing.
+    pub defaults: &'a Defaults,
 }
 
 /// The table for these inputs, and for no other reason ever a different one.
@@ -49,7 +57,11 @@ pub fn build(inputs: &Inputs<'_>) -> Table {
         draft.diagnoses.append(&mut reading.diagnoses);
         draft.place(container, reading);
     }
-    draft.finish()
+    // Once it is known what is routed.
+    for (container, reading) in &readings {
+        draft.ask(container, reading);
+    }
+    draft.finish(inputs.defaults)
 }
 
 /// The oldest first: of two that disagree, its word stands.
@@ -88,8 +100,12 @@ struct Draft {
 #[derive(Default)]
 struct HostDraft {
     tls: RouteTls,
-    /// What stands, and who said it.
-    https: Option<(HttpsMethod, String)>,
+    says: Opinions,
+    order: OrderOpinions,
+    /// One certificate with these names.
+    asked: Option<Opinion<Vec<HostPattern>>>,
+    /// A container of it lists other names.
+    is_left_out: bool,
     /// By the path as it is written.
     routes: BTreeMap<String, RouteDraft>,
 }
@@ -117,9 +133,7 @@ impl Draft {
         if host.routes.is_empty() {
             host.tls = route.tls;
         }
-        if route.tls == RouteTls::Off {
-            host.https = Some((HttpsMethod::NoHttps, CONFIGURATION.to_owned()));
-        }
+        let dissents = host.says.hear(&configured(route));
         let upstreams = route.upstreams.iter().map(|upstream| UpstreamEntry {
             name: upstream.text.clone(),
             address: Some(upstream.address),
@@ -134,6 +148,16 @@ impl Draft {
             upstreams: upstreams.collect(),
         };
         host.routes.insert(key.1, RouteDraft { entry, by: CONFIGURATION.to_owned() });
+        self.tell(&route.host, dissents);
+    }
+
+    fn tell(&mut self, host: &HostPattern, dissents: Vec<Dissent>) {
+        self.diagnoses.extend(dissents.into_iter().map(|dissent| Diagnosis {
+            problem: disagrees(host, &dissent.stands_by, &dissent.stands),
+            container: dissent.by,
+            setting: dissent.setting,
+            value: dissent.text,
+        }));
     }
 
     /// Puts a container's claims into the table; it is unrouted when none of them can be.
@@ -153,7 +177,7 @@ impl Draft {
                     });
                 }
                 None => {
-                    self.merge(claim);
+                    self.merge(claim, reading);
                     placed = true;
                 }
             }
@@ -176,17 +200,13 @@ impl Draft {
         (holder != project).then(|| format!("the compose project `{holder}`"))
     }
 
-    fn merge(&mut self, claim: &Claim<'_>) {
+    fn merge(&mut self, claim: &Claim<'_>, reading: &Reading<'_>) {
         let name = &claim.container.name;
         let host = self.hosts.entry(claim.host.clone()).or_default();
-        if let Some(https) = claim.https {
-            let (stands, by) = host.https.get_or_insert_with(|| (https, name.clone()));
-            if *stands != https {
-                let value = method_name(https);
-                let problem = disagrees(&claim.host, by, method_name(*stands));
-                self.diagnoses.push(diagnosis(claim, "HTTPS_METHOD", value, problem));
-            }
-        }
+        let mut dissents = host.says.hear(&claim.says);
+        dissents.extend(host.order.hear(&reading.order));
+        host.is_left_out |=
+            reading.listed.as_ref().is_some_and(|listed| !listed.names.contains(&claim.host));
         let route = host.routes.entry(claim.path.to_string()).or_insert_with(|| RouteDraft {
             entry: RouteEntry {
                 path: claim.path.clone(),
@@ -212,9 +232,65 @@ impl Draft {
             route.entry.upstreams.push(claim.upstream.clone());
         }
         self.probes.extend(claim.probe.clone());
+        self.tell(&claim.host, dissents);
     }
 
-    fn finish(mut self) -> Table {
+    /// What a container lists is one certificate, or one for each name. Of two that have a name in
+    /// different ones, the older one's word stands for it.
+    fn ask(&mut self, container: &Container, reading: &Reading<'_>) {
+        let Some(listed) = &reading.listed else { return };
+        let names = self.routed(container, listed);
+        for name in &names {
+            let host = self.hosts.entry(name.clone()).or_default();
+            let dissents = host.order.hear(&reading.order);
+            self.tell(name, dissents);
+        }
+        let groups = match listed.single {
+            true => names.into_iter().map(|name| vec![name]).collect(),
+            false => vec![names],
+        };
+        for group in groups {
+            self.ask_for(container, &listed.setting, group);
+        }
+    }
+
+    fn ask_for(&mut self, container: &Container, setting: &str, group: Vec<HostPattern>) {
+        let mut said = Opinion {
+            text: texts(&group).join(","),
+            value: group,
+            setting: setting.to_owned(),
+            by: container.name.clone(),
+        };
+        let mut free = said.value.clone();
+        free.retain(|name| match self.hosts.get(name).and_then(|host| host.asked.as_ref()) {
+            None => true,
+            Some(stands) => {
+                let differs = !is_same_set(&stands.value, &said.value);
+                let dissent = differs.then(|| Dissent::of(&said, stands));
+                self.tell(name, dissent.into_iter().collect());
+                false
+            }
+        });
+        said.value = free;
+        for name in &said.value {
+            self.hosts.entry(name.clone()).or_default().asked = Some(said.clone());
+        }
+    }
+
+    /// Those of the list that are routed, by whomever.
+    fn routed(&mut self, container: &Container, listed: &Listed) -> Vec<HostPattern> {
+        let (routed, others): (Vec<_>, Vec<_>) =
+            listed.names.iter().cloned().partition(|name| self.hosts.contains_key(name));
+        self.diagnoses.extend(others.iter().map(|name| Diagnosis {
+            container: container.name.clone(),
+            setting: listed.setting.clone(),
+            value: name.to_string(),
+            problem: "is not routed: no certificate is ordered for it".to_owned(),
+        }));
+        routed
+    }
+
+    fn finish(mut self, defaults: &Defaults) -> Table {
         for unrouted in &mut self.unrouted {
             unrouted.reason = printable(&unrouted.reason);
         }
@@ -226,10 +302,16 @@ impl Draft {
         self.diagnoses.sort();
         // Several routers of a container inherit the same wrong value.
         self.diagnoses.dedup();
-        let hosts = self.hosts.into_iter().map(|(pattern, host)| HostEntry {
+        let wishes: Vec<Wish> = self.hosts.values().map(|host| self.wish(host)).collect();
+        let hosts = self.hosts.into_iter().zip(wishes).map(|((pattern, host), wish)| HostEntry {
             pattern,
-            https: host.https.map(|(https, _)| https).unwrap_or_default(),
+            policy: policy(&host.says, defaults),
             tls: host.tls,
+            wish,
+            clients: Clients {
+                ca: value(host.says.client_ca.as_ref()),
+                verify: value(host.says.verify_client.as_ref()),
+            },
             routes: host.routes.into_values().map(|route| route.entry).collect(),
         });
         Table {
@@ -240,6 +322,75 @@ impl Draft {
             incumbents: self.incumbents,
         }
     }
+}
+
+impl Draft {
+    /// What is said of the first name holds for the whole certificate.
+    fn wish(&self, host: &HostDraft) -> Wish {
+        let asked = host.asked.as_ref().map(|asked| &asked.value);
+        let first = asked.and_then(|names| self.hosts.get(names.first()?));
+        let order = &first.unwrap_or(host).order;
+        Wish {
+            asked: match asked {
+                Some(names) => Asked::For(texts(names)),
+                None if host.is_left_out => Asked::No,
+                None => Asked::Unsaid,
+            },
+            cert_name: host
+                .says
+                .cert_name
+                .as_ref()
+                .map(|said| Named { name: said.value.clone(), by: said.by.clone() }),
+            email: value(order.email.as_ref()),
+            directory: value(order.directory.as_ref()),
+            challenge: value(order.challenge.as_ref()),
+            profile: value(order.profile.as_ref()),
+            key: value(order.key.as_ref()),
+        }
+    }
+}
+
+fn policy(says: &Opinions, defaults: &Defaults) -> Policy {
+    let usual = Policy::from(defaults);
+    Policy {
+        https: value(says.https.as_ref()).unwrap_or(usual.https),
+        hsts: value(says.hsts.as_ref()).unwrap_or(usual.hsts),
+        non_get_redirect: value(says.non_get_redirect.as_ref()).unwrap_or(usual.non_get_redirect),
+        http_on_missing: value(says.http_on_missing.as_ref()).unwrap_or(usual.http_on_missing),
+    }
+}
+
+/// What a route of the configuration says of its host.
+fn configured(route: &StaticRoute) -> Opinions {
+    fn said<T>(value: Option<T>, setting: &str, text: &str) -> Option<Opinion<T>> {
+        let (setting, text, by) = (setting.to_owned(), text.to_owned(), CONFIGURATION.to_owned());
+        value.map(|value| Opinion { value, setting, text, by })
+    }
+    let off = (route.tls == RouteTls::Off).then_some(HttpsMethod::NoHttps);
+    let hsts = match &route.hsts {
+        Some(Hsts::Value(value)) => value,
+        Some(Hsts::Off) | None => "off",
+    };
+    let ca = route.client_ca.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let verify = match route.client_auth {
+        Some(VerifyClient::Optional) => "optional",
+        Some(VerifyClient::Required | VerifyClient::Off) | None => "required",
+    };
+    Opinions {
+        https: said(off, "tls", "nohttps"),
+        hsts: said(route.hsts.clone(), "hsts", hsts),
+        client_ca: said(route.client_ca.clone(), "client_ca", &ca),
+        verify_client: said(route.client_auth, "client_auth", verify),
+        ..Opinions::default()
+    }
+}
+
+fn texts(names: &[HostPattern]) -> Vec<String> {
+    names.iter().map(ToString::to_string).collect()
+}
+
+fn is_same_set(one: &[HostPattern], other: &[HostPattern]) -> bool {
+    one.len() == other.len() && one.iter().all(|name| other.contains(name))
 }
 
 /// Containers choose these texts, and people read them in a terminal: without control characters,
@@ -278,15 +429,6 @@ fn diagnosis(claim: &Claim<'_>, setting: &str, value: &str, problem: String) -> 
 fn disagrees(place: impl std::fmt::Display, by: &str, stands: &str) -> String {
     let age = if by == CONFIGURATION { "" } else { ", which is older," };
     format!("disagrees with {by}{age} on {place}: `{stands}` stands")
-}
-
-fn method_name(https: HttpsMethod) -> &'static str {
-    match https {
-        HttpsMethod::Redirect => "redirect",
-        HttpsMethod::NoRedirect => "noredirect",
-        HttpsMethod::NoHttp => "nohttp",
-        HttpsMethod::NoHttps => "nohttps",
-    }
 }
 
 #[cfg(test)]

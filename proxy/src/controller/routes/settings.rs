@@ -16,10 +16,23 @@ pub(super) enum Key {
     Network,
     Weight,
     HttpsMethod,
+    Hsts,
+    NonGetRedirect,
+    HttpOnMissing,
+    CertName,
+    VerifyClient,
+    AcmeHost,
+    SingleDomain,
+    AcmeEmail,
+    AcmeDirectory,
+    AcmeTest,
+    AcmeChallenge,
+    AcmeProfile,
+    AcmeKeySize,
 }
 
 impl Key {
-    const ALL: [Key; 9] = [
+    const ALL: [Key; 22] = [
         Key::Host,
         Key::Port,
         Key::Path,
@@ -29,6 +42,19 @@ impl Key {
         Key::Network,
         Key::Weight,
         Key::HttpsMethod,
+        Key::Hsts,
+        Key::NonGetRedirect,
+        Key::HttpOnMissing,
+        Key::CertName,
+        Key::VerifyClient,
+        Key::AcmeHost,
+        Key::SingleDomain,
+        Key::AcmeEmail,
+        Key::AcmeDirectory,
+        Key::AcmeTest,
+        Key::AcmeChallenge,
+        Key::AcmeProfile,
+        Key::AcmeKeySize,
     ];
 
     /// The label, after `baton.` or `baton.NAME.`.
@@ -41,26 +67,49 @@ impl Key {
             Key::Proto => Some("proto"),
             Key::Network => Some("network"),
             Key::Weight => Some("weight"),
-            Key::Dest | Key::HttpsMethod => None,
+            Key::Hsts => Some("hsts"),
+            _ => None,
         }
     }
 
-    fn variable(self) -> Option<&'static str> {
+    /// nginx-proxy's label, after its prefix.
+    fn foreign_label(self) -> Option<&'static str> {
         match self {
-            Key::Host => Some("VIRTUAL_HOST"),
-            Key::Port => Some("VIRTUAL_PORT"),
-            Key::Path => Some("VIRTUAL_PATH"),
-            Key::Dest => Some("VIRTUAL_DEST"),
-            Key::Proto => Some("VIRTUAL_PROTO"),
-            Key::HttpsMethod => Some("HTTPS_METHOD"),
-            Key::StripPrefix | Key::Network | Key::Weight => None,
+            Key::NonGetRedirect => Some("non-get-redirect"),
+            Key::VerifyClient => Some("ssl_verify_client"),
+            _ => None,
+        }
+    }
+
+    /// The one that wins first.
+    fn variables(self) -> &'static [&'static str] {
+        match self {
+            Key::Host => &["VIRTUAL_HOST"],
+            Key::Port => &["VIRTUAL_PORT"],
+            Key::Path => &["VIRTUAL_PATH"],
+            Key::Dest => &["VIRTUAL_DEST"],
+            Key::Proto => &["VIRTUAL_PROTO"],
+            Key::HttpsMethod => &["HTTPS_METHOD"],
+            Key::Hsts => &["HSTS"],
+            Key::NonGetRedirect => &["NON_GET_REDIRECT"],
+            Key::HttpOnMissing => &["ENABLE_HTTP_ON_MISSING_CERT"],
+            Key::CertName => &["CERT_NAME"],
+            Key::AcmeHost => &["ACME_HOST", "LETSENCRYPT_HOST"],
+            Key::SingleDomain => &["ACME_SINGLE_DOMAIN_CERTS", "LETSENCRYPT_SINGLE_DOMAIN_CERTS"],
+            Key::AcmeEmail => &["ACME_EMAIL", "LETSENCRYPT_EMAIL"],
+            Key::AcmeDirectory => &["ACME_CA_URI"],
+            Key::AcmeTest => &["LETSENCRYPT_TEST"],
+            Key::AcmeChallenge => &["ACME_CHALLENGE"],
+            Key::AcmeProfile => &["ACME_CERT_PROFILE"],
+            Key::AcmeKeySize => &["ACME_KEYSIZE", "LETSENCRYPT_KEYSIZE"],
+            Key::StripPrefix | Key::Network | Key::Weight | Key::VerifyClient => &[],
         }
     }
 
     /// Whether a router without it has the container's: facts about the container are inherited,
     /// those about a route are not.
     fn inherited(self) -> bool {
-        matches!(self, Key::Port | Key::Proto | Key::Network | Key::Weight | Key::HttpsMethod)
+        !matches!(self, Key::Host | Key::Path | Key::StripPrefix | Key::Dest)
     }
 }
 
@@ -115,9 +164,13 @@ pub(super) fn routers(container: &Container) -> Vec<Router<'_>> {
             _ => None,
         })
         .collect();
-    let own = Router { container, name: None };
     let named = names.into_iter().map(|name| Router { container, name: Some(name) });
-    std::iter::once(own).chain(named).collect()
+    std::iter::once(own(container)).chain(named).collect()
+}
+
+/// The container's own.
+pub(super) fn own(container: &Container) -> Router<'_> {
+    Router { container, name: None }
 }
 
 impl<'a> Router<'a> {
@@ -136,12 +189,19 @@ impl<'a> Router<'a> {
                 found.extend(self.label(format!("{LABEL_PREFIX}{label}")));
             }
         }
-        if let Some(variable) = key.variable()
-            && (self.name.is_none() || key.inherited())
-        {
-            found.extend(written(variable.to_owned(), self.container.env.get(variable), false));
+        if self.name.is_none() || key.inherited() {
+            found.extend(key.foreign_label().and_then(|label| self.foreign_label(label)));
+            let env = &self.container.env;
+            let variables = key.variables().iter();
+            found.extend(
+                variables.filter_map(|name| written((*name).to_owned(), env.get(*name), false)),
+            );
         }
         found
+    }
+
+    fn foreign_label(self, label: &str) -> Option<Written<'a>> {
+        self.label(format!("{NGINX_PROXY_PREFIX}{label}"))
     }
 
     fn label(self, name: String) -> Option<Written<'a>> {
@@ -158,9 +218,14 @@ fn written(name: String, value: Option<&String>, is_label: bool) -> Option<Writt
 /// What the container says to baton and baton does not listen to.
 pub(super) fn unused(container: &Container) -> Vec<Unused> {
     let variables = container.env.iter().filter(|(name, value)| {
-        !value.trim().is_empty() && !Key::ALL.iter().any(|key| key.variable() == Some(name))
+        !value.trim().is_empty()
+            && !Key::ALL.iter().any(|key| key.variables().contains(&name.as_str()))
     });
-    let foreign = container.labels.keys().filter(|label| label.starts_with(NGINX_PROXY_PREFIX));
+    let foreign = container.labels.keys().filter(|label| {
+        label
+            .strip_prefix(NGINX_PROXY_PREFIX)
+            .is_some_and(|label| !Key::ALL.iter().any(|key| key.foreign_label() == Some(label)))
+    });
     let later = variables.map(|(name, _)| name).chain(foreign);
     let not_yet = || "is not supported yet".to_owned();
     later

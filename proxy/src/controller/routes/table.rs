@@ -2,8 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-use crate::config::RouteTls;
+use crate::config::{Hsts, RouteTls, VerifyClient};
+use crate::controller::certificates::{Named, Trust, Wish};
+use crate::controller::environment::Defaults;
 use crate::controller::probe;
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::snapshot::{self, HttpsMethod, UpstreamProtocol};
@@ -24,10 +27,43 @@ pub struct Table {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostEntry {
     pub pattern: HostPattern,
-    pub https: HttpsMethod,
+    pub policy: Policy,
     pub tls: RouteTls,
+    /// What containers say of its certificate.
+    pub wish: Wish,
+    pub clients: Clients,
     /// Sorted by path as it is written, each once.
     pub routes: Vec<RouteEntry>,
+}
+
+/// How plain HTTP and HTTPS of a host relate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    pub https: HttpsMethod,
+    pub hsts: Hsts,
+    /// 301, 307 or 308.
+    pub non_get_redirect: u16,
+    /// Plain HTTP is served while there is no certificate.
+    pub http_on_missing: bool,
+}
+
+impl From<&Defaults> for Policy {
+    fn from(defaults: &Defaults) -> Self {
+        Policy {
+            https: defaults.https,
+            hsts: defaults.hsts.clone(),
+            non_get_redirect: defaults.non_get_redirect,
+            http_on_missing: defaults.http_on_missing,
+        }
+    }
+}
+
+/// What is said of certificates that clients have to show.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Clients {
+    /// The configuration's file with their CAs.
+    pub ca: Option<PathBuf>,
+    pub verify: Option<VerifyClient>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,21 +148,53 @@ pub struct Incumbents(pub(super) BTreeMap<RouteKey, String>);
 pub(super) type RouteKey = (HostPattern, String);
 
 impl Table {
-    /// What a worker routes by: upstreams in rotation alone. `trusted` says for each host, in the
-    /// same order, whether clients can be expected to trust its certificate; a missing one means no.
-    pub fn snapshot_hosts(&self, trusted: &[bool]) -> Vec<snapshot::Host> {
-        let trusted = trusted.iter().copied().chain(std::iter::repeat(false));
-        self.hosts.iter().zip(trusted).map(|(host, trusted)| host.snapshot(trusted)).collect()
+    /// Tells containers that the certificate that they name (CERT_NAME) is not there.
+    pub fn diagnose_missing(&mut self, missing: &[(HostPattern, Named)]) {
+        self.diagnoses.extend(missing.iter().map(|(host, named)| Diagnosis {
+            container: named.by.clone(),
+            setting: "CERT_NAME".to_owned(),
+            value: named.name.clone(),
+            problem: format!("is not a certificate that there is: no HTTPS for {host}"),
+        }));
+        self.diagnoses.sort();
+    }
+
+    /// What a worker routes by: upstreams in rotation alone. `served` says for each host, in the same
+    /// order, what else a snapshot has for it; a missing one means nothing.
+    pub fn snapshot_hosts(&self, served: Vec<Served>) -> Vec<snapshot::Host> {
+        let served = served.into_iter().chain(std::iter::repeat_with(Served::default));
+        self.hosts.iter().zip(served).map(|(host, served)| host.snapshot(served)).collect()
     }
 }
 
+/// What a host is served with beside its routes.
+#[derive(Debug, Clone, Default)]
+pub struct Served {
+    pub trust: Trust,
+    pub client_auth: Option<snapshot::ClientAuth>,
+}
+
 impl HostEntry {
-    fn snapshot(&self, trusted: bool) -> snapshot::Host {
+    fn snapshot(&self, served: Served) -> snapshot::Host {
         snapshot::Host {
             pattern: self.pattern.clone(),
-            https: self.https,
-            trusted,
+            https: self.policy.https,
+            trusted: served.trust != Trust::None,
+            needs_certificate: !self.policy.http_on_missing,
+            non_get_redirect: self.policy.non_get_redirect,
+            hsts: self.hsts(served.trust),
+            client_auth: served.client_auth,
             routes: self.routes.iter().map(RouteEntry::snapshot).collect(),
+        }
+    }
+
+    /// Browsers that were told hold on to it for the time that it names: only where everybody can be
+    /// expected to trust the certificate, and nobody was promised plain HTTP.
+    fn hsts(&self, trust: Trust) -> Option<String> {
+        let is_https = matches!(self.policy.https, HttpsMethod::Redirect | HttpsMethod::NoHttp);
+        match &self.policy.hsts {
+            Hsts::Value(value) if is_https && trust == Trust::Public => Some(value.clone()),
+            Hsts::Value(_) | Hsts::Off => None,
         }
     }
 }

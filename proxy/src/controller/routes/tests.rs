@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::config::StaticUpstream;
+use crate::controller::certificates::{Named, Trust};
 use crate::controller::docker::{Health, Network, Port, State};
 use crate::protocol::pattern::PathPattern;
 use crate::protocol::snapshot::{self, UpstreamProtocol};
@@ -54,6 +55,7 @@ fn table_of(
         reachable: &HashSet::new(),
         incumbents,
         prefer_ipv6: false,
+        defaults: &Defaults::default(),
     })
 }
 
@@ -349,6 +351,7 @@ fn addresses() {
             reachable: &HashSet::new(),
             incumbents: &Incumbents::default(),
             prefer_ipv6,
+            defaults: &Defaults::default(),
         });
         assert_eq!(lines(&table), [format!("a.test /: {want}")], "{networks:?} {settings:?}");
         assert_eq!(diagnoses(&table), [""; 0], "{networks:?} {settings:?}");
@@ -381,7 +384,7 @@ fn states() {
         let table = table(&[container]);
         assert_eq!(lines(&table), [format!("a.test /: {want}")]);
         assert_eq!(!table.probes.is_empty(), probed, "{want}");
-        let in_rotation = table.snapshot_hosts(&[])[0].routes[0].upstreams.len();
+        let in_rotation = table.snapshot_hosts(Vec::new())[0].routes[0].upstreams.len();
         assert_eq!(in_rotation == 1, want == "172.17.0.2:80", "{want}");
     }
 }
@@ -409,6 +412,7 @@ fn without_a_healthcheck_the_port_decides() {
             reachable: &reachable,
             incumbents: &Incumbents::default(),
             prefer_ipv6: false,
+            defaults: &Defaults::default(),
         });
         assert_eq!(lines(&table), [want]);
         assert_eq!(table.probes.len(), 1, "in rotation too: it stays wanted");
@@ -473,7 +477,7 @@ fn one_that_does_not_say_does_not_disagree_on_https() {
     let new =
         created(container("new", &[("VIRTUAL_HOST", "a.test"), ("HTTPS_METHOD", "nohttp")]), 2);
     let table = table(&[old, new]);
-    assert_eq!(table.hosts[0].https, HttpsMethod::NoHttp);
+    assert_eq!(table.hosts[0].policy.https, HttpsMethod::NoHttp);
     assert_eq!(diagnoses(&table), [""; 0]);
 }
 
@@ -576,6 +580,9 @@ fn static_route(host: &str, path: &str, tls: RouteTls) -> StaticRoute {
             protocol: UpstreamProtocol::Http,
         }],
         tls,
+        hsts: None,
+        client_ca: None,
+        client_auth: None,
     }
 }
 
@@ -614,7 +621,7 @@ fn a_route_without_tls_is_plain_http_alone() {
     );
     let route = static_route("a.test", "/", RouteTls::Off);
     let table = table_of(&[container], &[route], &Incumbents::default());
-    assert_eq!(table.hosts[0].https, HttpsMethod::NoHttps);
+    assert_eq!(table.hosts[0].policy.https, HttpsMethod::NoHttps);
     assert_eq!(
         diagnoses(&table),
         ["c: HTTPS_METHOD=redirect disagrees with the configuration on a.test: `nohttps` stands"]
@@ -658,7 +665,8 @@ fn a_snapshot_has_what_is_in_rotation_alone() {
     let up = created(container("up", &[("VIRTUAL_HOST", "a.test"), ("VIRTUAL_DEST", "/x")]), 1);
     let mut down = created(container("down", &[("VIRTUAL_HOST", "a.test,b.test")]), 2);
     down.health = Health::Unhealthy;
-    let hosts = table(&[up, down]).snapshot_hosts(&[true]);
+    let hosts =
+        table(&[up, down]).snapshot_hosts(vec![Served { trust: Trust::Local, client_auth: None }]);
     let address: SocketAddr = "172.17.0.2:80".parse().expect("address");
     let route = |replace_prefix, upstreams| snapshot::Route {
         path: PathPattern::Prefix("/".to_owned()),
@@ -672,10 +680,8 @@ fn a_snapshot_has_what_is_in_rotation_alone() {
         weight: 1,
     };
     let host = |name: &str, trusted, route| snapshot::Host {
-        pattern: name.parse().expect("host"),
-        https: HttpsMethod::Redirect,
         trusted,
-        routes: vec![route],
+        ..snapshot::Host::new(name, vec![route])
     };
     assert_eq!(
         hosts,
@@ -684,4 +690,214 @@ fn a_snapshot_has_what_is_in_rotation_alone() {
             host("b.test", false, route(None, vec![])),
         ]
     );
+}
+
+/// For each host what is asked for: `host: names`, `host: no` or `host: automatic`.
+fn asked(table: &Table) -> Vec<String> {
+    let text = |host: &HostEntry| {
+        let asked = match &host.wish.asked {
+            Asked::For(names) => names.join(","),
+            Asked::No => "no".to_owned(),
+            Asked::Unsaid => "automatic".to_owned(),
+        };
+        format!("{}: {asked}", host.pattern)
+    };
+    table.hosts.iter().map(text).collect()
+}
+
+#[test]
+fn names_to_be_ordered() {
+    for (settings, want, problems) in [
+        (&[][..], &["a.test: automatic", "b.test: automatic"][..], &[][..]),
+        (
+            &[("ACME_HOST", "a.test,b.test")],
+            &["a.test: a.test,b.test", "b.test: a.test,b.test"],
+            &[],
+        ),
+        (
+            &[("LETSENCRYPT_HOST", " B.test, ,a.test,")],
+            &["a.test: b.test,a.test", "b.test: b.test,a.test"],
+            &[],
+        ),
+        (
+            &[("ACME_HOST", "a.test"), ("LETSENCRYPT_HOST", "b.test")],
+            &["a.test: a.test", "b.test: no"],
+            &[],
+        ),
+        (&[("ACME_HOST", "")], &["a.test: automatic", "b.test: automatic"], &[]),
+        (
+            &[("ACME_HOST", "a.test,b.test"), ("ACME_SINGLE_DOMAIN_CERTS", "true")],
+            &["a.test: a.test", "b.test: b.test"],
+            &[],
+        ),
+        (
+            &[("ACME_HOST", "a.test,b.test"), ("ACME_SINGLE_DOMAIN_CERTS", "yes")],
+            &["a.test: a.test,b.test", "b.test: a.test,b.test"],
+            &["ACME_SINGLE_DOMAIN_CERTS=yes is neither `true` nor `false`"],
+        ),
+        (
+            &[("ACME_HOST", "a.test,gone.test")],
+            &["a.test: a.test", "b.test: no"],
+            &["ACME_HOST=gone.test is not routed: no certificate is ordered for it"],
+        ),
+        (
+            &[("ACME_HOST", "a.test,~x,-")],
+            &["a.test: a.test", "b.test: no"],
+            &[
+                "ACME_HOST=- is not routed: no certificate is ordered for it",
+                "ACME_HOST=~x no certificate can be issued for a pattern of this kind",
+            ],
+        ),
+    ] {
+        let host = ("VIRTUAL_HOST", "a.test,b.test");
+        let table = table(&[container("c", &[&[host], settings].concat())]);
+        assert_eq!(asked(&table), want, "{settings:?}");
+        let problems: Vec<String> =
+            problems.iter().map(|problem| format!("c: {problem}")).collect();
+        assert_eq!(diagnoses(&table), problems, "{settings:?}");
+    }
+}
+
+#[test]
+fn what_containers_say_of_an_order() {
+    use crate::config::{ChallengeKind, Directory, KeyKind};
+    let wish = |settings: &[(&str, &str)]| {
+        let table = table(&[container("c", &[&[("VIRTUAL_HOST", "a.test")], settings].concat())]);
+        (table.hosts[0].wish.clone(), diagnoses(&table))
+    };
+    let usual = Wish::default;
+    let staging = || Directory::named("letsencrypt-staging");
+    let url = || Directory::parse("https://ca.test/dir").ok();
+    for (setting, value, want) in [
+        ("ACME_EMAIL", "me@a.test", Wish { email: Some("me@a.test".into()), ..usual() }),
+        ("LETSENCRYPT_EMAIL", "me@a.test", Wish { email: Some("me@a.test".into()), ..usual() }),
+        ("ACME_CA_URI", "https://ca.test/dir", Wish { directory: url(), ..usual() }),
+        ("LETSENCRYPT_TEST", "true", Wish { directory: staging(), ..usual() }),
+        ("LETSENCRYPT_TEST", "false", usual()),
+        ("ACME_CHALLENGE", "HTTP-01", Wish { challenge: Some(ChallengeKind::Http01), ..usual() }),
+        (
+            "ACME_CHALLENGE",
+            "tls-alpn-01",
+            Wish { challenge: Some(ChallengeKind::TlsAlpn01), ..usual() },
+        ),
+        ("ACME_CERT_PROFILE", "shortlived", Wish { profile: Some("shortlived".into()), ..usual() }),
+        ("ACME_KEYSIZE", "ec-384", Wish { key: Some(KeyKind::Ec384), ..usual() }),
+        ("ACME_KEYSIZE", "4096", Wish { key: Some(KeyKind::Rsa4096), ..usual() }),
+        (
+            "CERT_NAME",
+            "shared",
+            Wish { cert_name: Some(Named { name: "shared".into(), by: "c".into() }), ..usual() },
+        ),
+    ] {
+        assert_eq!(wish(&[(setting, value)]), (want, Vec::new()), "{setting}={value}");
+    }
+    let both = [("LETSENCRYPT_TEST", "true"), ("ACME_CA_URI", "https://ca.test/dir")];
+    assert_eq!(wish(&both), (Wish { directory: staging(), ..usual() }, Vec::new()));
+    for (setting, value, problem) in [
+        ("ACME_EMAIL", "me", "is not an e-mail address"),
+        ("ACME_CA_URI", "http://ca.test", "is not the https URL of an ACME directory"),
+        ("LETSENCRYPT_TEST", "maybe", "is neither `true` nor `false`"),
+        ("ACME_CERT_PROFILE", "a b", "has more in it than letters, digits, `-`, `_` and dots"),
+        ("ACME_KEYSIZE", "1024", "is not one of ec-256, ec-384, 2048, 3072, 4096"),
+        ("CERT_NAME", "../x", "has more in it than letters, digits, `-`, `_` and dots"),
+    ] {
+        let want = (usual(), vec![format!("c: {setting}={value} {problem}")]);
+        assert_eq!(wish(&[(setting, value)]), want);
+    }
+}
+
+#[test]
+fn of_two_that_list_a_name_the_older_stands() {
+    let listing = |name: &str, hosts: &str, list: &str, age| {
+        created(container(name, &[("VIRTUAL_HOST", hosts), ("ACME_HOST", list)]), age)
+    };
+    let old = || listing("z-old", "a.test,b.test", "a.test,b.test", 1);
+    for (new, want, problems) in [
+        (
+            listing("new", "a.test,b.test", "b.test,a.test", 2),
+            &["a.test: a.test,b.test", "b.test: a.test,b.test"][..],
+            &[][..],
+        ),
+        (
+            listing("new", "b.test,c.test", "b.test,c.test", 2),
+            &["a.test: a.test,b.test", "b.test: a.test,b.test", "c.test: c.test"],
+            &["new: ACME_HOST=b.test,c.test disagrees with z-old, which is older, on b.test: \
+               `a.test,b.test` stands"],
+        ),
+        // One that does not list it does not disagree.
+        (
+            container("new", &[("VIRTUAL_HOST", "a.test")]),
+            &["a.test: a.test,b.test", "b.test: a.test,b.test"],
+            &[],
+        ),
+    ] {
+        let table = table(&[new, old()]);
+        assert_eq!(asked(&table), want);
+        assert_eq!(diagnoses(&table), problems);
+    }
+}
+
+#[test]
+fn of_two_that_order_differently_the_older_stands() {
+    for (setting, old, new) in [
+        ("ACME_EMAIL", "old@a.test", "new@a.test"),
+        ("ACME_CA_URI", "https://old.test/dir", "https://new.test/dir"),
+        ("ACME_CHALLENGE", "http-01", "tls-alpn-01"),
+        ("ACME_CERT_PROFILE", "tlsserver", "shortlived"),
+        ("ACME_KEYSIZE", "ec-384", "2048"),
+        ("CERT_NAME", "old", "new"),
+        ("HSTS", "off", "max-age=1"),
+        ("NON_GET_REDIRECT", "307", "308"),
+        ("ENABLE_HTTP_ON_MISSING_CERT", "false", "true"),
+        ("com.github.nginx-proxy.nginx-proxy.ssl_verify_client", "off", "on"),
+    ] {
+        let with = |name: &str, value, age| {
+            created(container(name, &[("VIRTUAL_HOST", "a.test"), (setting, value)]), age)
+        };
+        let alone = table(&[with("z-old", old, 1)]);
+        let both = table(&[with("a-new", new, 2), with("z-old", old, 1)]);
+        let host = |table: &Table| {
+            let HostEntry { policy, wish, clients, .. } = table.hosts[0].clone();
+            (policy, wish, clients)
+        };
+        assert_eq!(host(&both), host(&alone), "{setting}");
+        assert_ne!(host(&table(&[with("c", new, 1)])), host(&alone), "{setting}");
+        let want = format!(
+            "a-new: {setting}={new} disagrees with z-old, which is older, on a.test: `{old}` stands"
+        );
+        assert_eq!(diagnoses(&both), [want]);
+    }
+}
+
+#[test]
+fn hsts_is_for_those_who_are_trusted_by_everybody_over_https() {
+    use crate::config::Hsts;
+    let usual = Some("max-age=31536000");
+    for (settings, trust, want) in [
+        (&[][..], Trust::Public, usual),
+        (&[], Trust::Local, None),
+        (&[], Trust::None, None),
+        (&[("HSTS", "off")], Trust::Public, None),
+        (&[("HSTS", "max-age=1; preload")], Trust::Public, Some("max-age=1; preload")),
+        (&[("HSTS", "max-age=1")], Trust::Local, None),
+        (&[("baton.hsts", "max-age=2"), ("HSTS", "max-age=1")], Trust::Public, Some("max-age=2")),
+        (&[("HTTPS_METHOD", "nohttp")], Trust::Public, usual),
+        (&[("HTTPS_METHOD", "noredirect")], Trust::Public, None),
+        (&[("HTTPS_METHOD", "nohttps")], Trust::Public, None),
+    ] {
+        let host = ("VIRTUAL_HOST", "a.test");
+        let table = table(&[container("c", &[&[host], settings].concat())]);
+        assert_eq!(diagnoses(&table), [""; 0]);
+        let hosts = table.snapshot_hosts(vec![Served { trust, client_auth: None }]);
+        assert_eq!(hosts[0].hsts.as_deref(), want, "{settings:?} {trust:?}");
+    }
+    complains(
+        &[("VIRTUAL_HOST", "a.test"), ("HSTS", "on")],
+        &["a.test /: 172.17.0.2:80"],
+        "HSTS=on is neither `off` nor a value with `max-age=SECONDS`",
+    );
+    let mut route = static_route("a.test", "/", RouteTls::Auto);
+    route.hsts = Some(Hsts::Value("max-age=3".to_owned()));
+    let table = table_of(&[], &[route], &Incumbents::default());
+    assert_eq!(table.hosts[0].policy.hsts, Hsts::Value("max-age=3".to_owned()));
 }

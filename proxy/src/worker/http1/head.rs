@@ -391,7 +391,7 @@ fn response_head(
     let until_close = body == BodyLength::Unknown && !found.chunked;
     let keep_alive = !found.close && !until_close && (!old || found.keep_alive);
     let (chunked, keep_alive_timeout) = (found.chunked, found.keep_alive_timeout);
-    let head = ResponseHead { status, fields: Fields::Raw(fields), body };
+    let head = ResponseHead { status, fields: Fields::Raw(fields), body, hsts: None };
     Ok(ParsedResponse { head, keep_alive, chunked, keep_alive_timeout })
 }
 

@@ -70,7 +70,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::snapshot::{self, Host, HttpsMethod, Route, Snapshot};
+    use crate::protocol::snapshot::{self, Host, Route, Snapshot};
     use crate::worker::table::Table;
     use crate::worker::upstream::Pools;
 
@@ -87,9 +87,7 @@ mod tests {
             .collect();
         let path = crate::protocol::pattern::PathPattern::Prefix("/".into());
         let route = Route { path, replace_prefix: None, upstreams };
-        let pattern = "a".parse().expect("pattern");
-        let host =
-            Host { pattern, https: HttpsMethod::Redirect, trusted: false, routes: vec![route] };
+        let host = Host::new("a", vec![route]);
         let snapshot = Snapshot { version: 1, hosts: vec![host], ..Snapshot::default() };
         Pools::new(&Table::compile(snapshot).0, None)
     }

@@ -231,5 +231,5 @@ fn content_length(fields: &HeaderMap) -> BodyLength {
 }
 
 fn head(parts: http::response::Parts, body: BodyLength) -> ResponseHead {
-    ResponseHead { status: parts.status, fields: Fields::Map(parts.headers), body }
+    ResponseHead { status: parts.status, fields: Fields::Map(parts.headers), body, hsts: None }
 }

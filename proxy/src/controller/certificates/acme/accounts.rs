@@ -3,25 +3,30 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use instant_acme::{Account, ExternalAccountKey, NewAccount};
+use instant_acme::{
+    Account, AccountBuilder, AccountCredentials, Error, ExternalAccountKey, Key, NewAccount,
+};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::Mutex;
 
 use super::client::Client;
 use super::desired::Desired;
+use super::gate::Gate;
 use super::order::OrderError;
 use super::shelf::Shelf;
-use crate::config::Directory;
+use crate::config::{Directory, ExternalAccount};
 
 pub struct Accounts {
     client: Client,
     shelf: Arc<Shelf>,
+    gate: Gate,
     /// Stock while one is registered, so that nobody registers it twice.
     known: Mutex<HashMap<String, Account>>,
 }
 
 impl Accounts {
-    pub fn new(client: Client, shelf: Arc<Shelf>) -> Self {
-        Accounts { client, shelf, known: Mutex::default() }
+    pub fn new(client: Client, shelf: Arc<Shelf>, gate: Gate) -> Self {
+        Accounts { client, shelf, gate, known: Mutex::default() }
     }
 
     /// The account for a certificate at this CA: the one at hand, the one on disk, or a new one.
@@ -83,24 +88,67 @@ impl Accounts {
         desired: &Desired,
     ) -> Result<Account, OrderError> {
         let contact = desired.email.as_ref().map(|email| format!("mailto:{email}"));
-        let contact: Vec<&str> = contact.iter().map(String::as_str).collect();
-        let new = NewAccount {
-            contact: &contact,
-            // Nothing is desired before it is so: `acme.agree_tos`.
-            terms_of_service_agreed: true,
-            only_return_existing: false,
-        };
+        let passed = self.gate.pass().await;
         let builder = Account::builder_with_http(Box::new(self.client.clone()));
-        let external = directory.external_account.as_ref();
-        let external =
-            external.map(|account| ExternalAccountKey::new(account.kid.clone(), &account.hmac_key));
-        let (account, credentials) =
-            builder.create(&new, directory.url.clone(), external.as_ref()).await?;
+        let (account, credentials) = match &directory.external_account {
+            Some(external) => bind(builder, directory, external, contact.as_deref()).await?,
+            None => self.register_unbound(builder, id, directory, contact.as_deref()).await?,
+        };
         let credentials = serde_json::to_value(credentials).expect("its keys are strings");
         self.shelf.put_account(id, &credentials)?;
+        drop(passed);
         tracing::info!("registered an account at {}", directory.url);
         Ok(account)
     }
+
+    /// The key is on disk before the CA is asked: to one that it knows already, a CA answers with its
+    /// account (RFC 8555 section 7.3.1).
+    async fn register_unbound(
+        &self,
+        builder: AccountBuilder,
+        id: &str,
+        directory: &Directory,
+        contact: Option<&str>,
+    ) -> Result<(Account, AccountCredentials), OrderError> {
+        let key = self.new_key(id)?;
+        // The terms: nothing is desired before they are agreed to (`acme.agree_tos`).
+        let (account, credentials) = builder.create_from_key(key, directory.url.clone()).await?;
+        if let Some(contact) = contact {
+            account.update_contacts(&[contact]).await?;
+        }
+        Ok((account, credentials))
+    }
+
+    /// The key that a registration was begun with, or one for a registration that begins.
+    fn new_key(&self, id: &str) -> Result<(Key, PrivateKeyDer<'static>), OrderError> {
+        if let Some(der) = self.shelf.account_key(id)? {
+            let der = PrivatePkcs8KeyDer::from(der);
+            if let Ok(key) = Key::from_pkcs8_der(der.clone_key()) {
+                return Ok((key, der.into()));
+            }
+        }
+        let (key, der) = Key::generate_pkcs8()?;
+        self.shelf.put_account_key(id, der.secret_pkcs8_der())?;
+        Ok((key, der.into()))
+    }
+}
+
+/// Registers an account that belongs to one that people have at the CA. The library binds only keys
+/// that it has just made: a crash before the account is on disk leaves it at the CA, and the next
+/// order registers another one.
+async fn bind(
+    builder: AccountBuilder,
+    directory: &Directory,
+    external: &ExternalAccount,
+    contact: Option<&str>,
+) -> Result<(Account, AccountCredentials), Error> {
+    let new = NewAccount {
+        contact: contact.as_slice(),
+        terms_of_service_agreed: true,
+        only_return_existing: false,
+    };
+    let external = ExternalAccountKey::new(external.kid.clone(), &external.hmac_key);
+    builder.create(&new, directory.url.clone(), Some(&external)).await
 }
 
 /// A name for the account's file: the CA, and the address where there is one.

@@ -1,5 +1,5 @@
 //! Keeps what is wanted: places orders when they are due, some at a time, and writes down what became
-//! of them.
+//! of them. What people ask for beside the schedule is in `requests.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -7,47 +7,67 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use time::OffsetDateTime;
-use tokio::sync::{oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, sleep};
 
 use super::accounts::Accounts;
 use super::board::Board;
 use super::client::Client;
 use super::desired::{Desired, Wishes};
+use super::desk::{Answer, Reply, Request};
 use super::failures::{Blame, Failure};
+use super::gate::Gate;
 use super::order::{Errand, Experience, OrderError, Outcome, Shop};
 use super::plan::{Step, next_step};
 use super::proof::Proof;
-use super::record::{Issued, Record};
-use super::renewal;
+use super::record::{Issued, Pending, Record};
+use super::renewal::{self, Window};
 use super::shelf::Shelf;
 use super::{Progress, Stock};
 use crate::config::{self, ChallengeKind, Directory};
 
 /// Orders under way at a time.
 const MOST_ORDERS: usize = 8;
+/// Errands beside orders at a time: looks at what CAs suggest, revocations.
+const MOST_CHORES: usize = 8;
+/// Between two attempts to write down a certificate that the disk did not take.
+const STORE_PAUSE: Duration = Duration::from_secs(10);
 /// Between two looks at the clock, which may be set meanwhile.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// Between two warnings about one certificate that ends soon.
 const WARNING_PAUSE: time::Duration = time::Duration::days(1);
 
 pub struct Keeper {
-    shelf: Arc<Shelf>,
-    records: BTreeMap<String, Record>,
+    pub(super) shelf: Arc<Shelf>,
+    pub(super) records: BTreeMap<String, Record>,
     board: Board,
-    wishes: watch::Receiver<Arc<Wishes>>,
-    shop: Option<Arc<Shop>>,
+    pub(super) wishes: watch::Receiver<Arc<Wishes>>,
+    gate: Gate,
+    pub(super) shop: Option<Arc<Shop>>,
     /// What the shop was made with.
     ca_file: Option<PathBuf>,
     proof: config::Proof,
     /// Why there is no shop.
-    no_shop: Option<String>,
+    pub(super) no_shop: Option<String>,
     orders: JoinSet<(String, Directory, Outcome)>,
     /// By id.
-    under_way: HashMap<String, AbortHandle>,
+    pub(super) under_way: HashMap<String, AbortHandle>,
+    /// Who wants to know what becomes of an order, by id.
+    pub(super) waiting: HashMap<String, Vec<Reply>>,
+    pub(super) chores: JoinSet<Chore>,
+    /// When a CA is next asked for its wishes, where it has told none: by id.
+    looks: HashMap<String, OffsetDateTime>,
+    /// Certificates that the disk did not take, and when it is asked again: by id.
+    unstored: HashMap<String, Instant>,
     /// When a certificate that ends soon was last warned of.
     warned: HashMap<String, OffsetDateTime>,
+}
+
+/// What was done beside orders, for the certificate of this id.
+pub(super) enum Chore {
+    Looked { id: String, window: Result<Option<Window>, OrderError> },
+    Revoked { id: String, done: Result<(), OrderError>, reply: Reply },
 }
 
 impl Keeper {
@@ -56,58 +76,83 @@ impl Keeper {
         records: BTreeMap<String, Record>,
         board: Board,
         wishes: watch::Receiver<Arc<Wishes>>,
+        gate: Gate,
     ) -> Self {
         Keeper {
             shelf,
             records,
             board,
             wishes,
+            gate,
             shop: None,
             ca_file: None,
             proof: config::Proof::default(),
             no_shop: None,
             orders: JoinSet::new(),
             under_way: HashMap::new(),
+            waiting: HashMap::new(),
+            chores: JoinSet::new(),
+            looks: HashMap::new(),
+            unstored: HashMap::new(),
             warned: HashMap::new(),
         }
     }
 
-    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) {
+    pub async fn run(
+        mut self,
+        mut requests: mpsc::Receiver<Request>,
+        mut stop: oneshot::Receiver<()>,
+    ) {
         loop {
             let pause = self.see_to_all(OffsetDateTime::now_utc());
             tokio::select! {
-                _ = &mut stop => return,
+                _ = &mut stop => break,
                 Ok(()) = self.wishes.changed() => {}
+                Some(request) = requests.recv() => self.serve(request),
                 Some(done) = self.orders.join_next() => match done {
                     Ok((id, directory, outcome)) => self.note(&id, &directory, outcome),
-                    Err(error) => {
-                        tracing::error!("an order: {error}");
-                        self.under_way.retain(|_, order| !order.is_finished());
-                    }
+                    Err(error) => self.lost(&error),
+                },
+                Some(done) = self.chores.join_next() => match done {
+                    Ok(chore) => self.note_chore(chore),
+                    Err(error) => tracing::error!("certificates: {error}"),
                 },
                 () = sleep(pause) => {}
             }
         }
+        let _closed = self.gate.close().await;
+    }
+
+    fn lost(&mut self, error: &JoinError) {
+        tracing::error!("an order: {error}");
+        self.under_way.retain(|_, order| !order.is_finished());
+        // Whoever waited learns that nothing came of it.
+        self.waiting.retain(|id, _| self.under_way.contains_key(id));
     }
 
     /// Begins what is due; how long nothing else is.
     fn see_to_all(&mut self, now: OffsetDateTime) -> Duration {
         let wishes = self.wishes.borrow_and_update().clone();
         self.open_shop(&wishes);
+        self.store_again();
         let mut next = now + LONGEST_SLEEP;
         for desired in &wishes.certificates {
             self.warn_if_late(desired, now);
+            self.look_if_outdated(desired, now);
             match self.step(desired, now) {
-                Step::Order(directory) if self.orders.len() < MOST_ORDERS => {
-                    self.begin(desired, directory);
-                }
+                Step::Order(directory) if self.has_room() => self.begin(desired, directory),
                 Step::Wait(until) => next = next.min(until),
                 // One that ends makes room.
                 Step::Order(_) | Step::Idle => {}
             }
         }
         self.publish(&wishes, now);
-        (next - now).try_into().unwrap_or_default()
+        let pause = (next - now).try_into().unwrap_or_default();
+        if self.unstored.is_empty() { pause } else { STORE_PAUSE.min(pause) }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.orders.len() < MOST_ORDERS
     }
 
     fn step(&self, desired: &Desired, now: OffsetDateTime) -> Step {
@@ -145,32 +190,18 @@ impl Keeper {
         let client = Client::new(wishes.ca_file.as_deref());
         let client = client.map_err(|error| format!("acme.ca_file: {error}"))?;
         Ok(Shop {
-            accounts: Accounts::new(client, self.shelf.clone()),
+            accounts: Accounts::new(client, self.shelf.clone(), self.gate.clone()),
             shelf: self.shelf.clone(),
             proof: Proof::new(&wishes.proof, self.board.clone()),
+            gate: self.gate.clone(),
         })
     }
 
-    fn begin(&mut self, desired: &Desired, directory: Directory) {
+    pub(super) fn begin(&mut self, desired: &Desired, directory: Directory) {
         let Some(shop) = self.shop.clone() else { return };
         let id = desired.id().to_owned();
         let record = self.records.entry(id.clone()).or_default();
-        let failure = record.failures.get(&directory.url);
-        let is_there = |order: &&super::record::Pending| {
-            order.directory == directory.url && order.names == desired.names
-        };
-        let errand = Errand {
-            is_first: record.issued.is_none(),
-            pending: record.pending.as_ref().filter(is_there).cloned(),
-            experience: Experience {
-                worked: record.issued.as_ref().and_then(|issued| issued.origin.challenge),
-                failed: failure
-                    .filter(|failure| failure.blame == Blame::Name)
-                    .and_then(|failure| failure.challenge),
-            },
-            desired: desired.clone(),
-            directory: directory.clone(),
-        };
+        let errand = errand(desired, &directory, record);
         let name = id.clone();
         let order = async move {
             let outcome = shop.run(errand).await;
@@ -183,31 +214,79 @@ impl Keeper {
         self.under_way.remove(id);
         let record = self.records.entry(id.to_owned()).or_default();
         record.pending = outcome.pending;
-        match outcome.result {
+        let answer = match outcome.result {
             Ok(issued) => {
-                tracing::info!("certificate {id}: issued by {}", describe(&issued));
+                let text = format!("certificate {id}: issued by {}", describe(&issued));
+                tracing::info!("{text}");
                 record.issued = Some(issued);
                 record.failures.clear();
                 self.warned.remove(id);
+                self.looks.remove(id);
+                self.store(id);
+                Ok(text)
             }
             Err(error) => {
                 let failure = failure(record, directory, &error, outcome.challenge);
-                tracing::error!(
-                    "certificate {id}: {}: {error}; next try at {}",
-                    directory.url,
-                    super::super::rfc3339(failure.next_try)
-                );
+                let next = super::super::rfc3339(failure.next_try);
+                let text =
+                    format!("certificate {id}: {}: {error}; next try at {next}", directory.url);
+                tracing::error!("{text}");
                 record.failures.insert(directory.url.clone(), failure);
+                Err(text)
             }
-        }
+        };
         self.write_down(id);
+        self.tell_waiting(id, &answer);
     }
 
-    /// What cannot be written is known at least until the next start.
+    fn tell_waiting(&mut self, id: &str, answer: &Answer) {
+        for reply in self.waiting.remove(id).into_iter().flatten() {
+            // Whoever asked may have gone.
+            let _ = reply.send(answer.clone());
+        }
+    }
+
+    /// Serves it from memory where the disk does not take it.
+    fn store(&mut self, id: &str) {
+        let Some(issued) = self.records.get(id).and_then(|record| record.issued.as_ref()) else {
+            self.unstored.remove(id);
+            return;
+        };
+        match self.shelf.put_issued(id, issued) {
+            Ok(()) => {
+                if self.unstored.remove(id).is_some() {
+                    tracing::info!("certificate {id}: it is on disk now");
+                }
+            }
+            Err(error) => {
+                if self.unstored.insert(id.to_owned(), Instant::now()).is_none() {
+                    tracing::error!(
+                        "certificate {id}: {error}; it is served from memory, and written again \
+                        every {} s",
+                        STORE_PAUSE.as_secs()
+                    );
+                }
+            }
+        }
+    }
+
+    fn store_again(&mut self) {
+        let is_due = |(_, at): &(&String, &Instant)| at.elapsed() >= STORE_PAUSE;
+        let due: Vec<String> =
+            self.unstored.iter().filter(is_due).map(|(id, _)| id.clone()).collect();
+        for id in due {
+            self.store(&id);
+            self.write_down(&id);
+        }
+    }
+
+    /// What cannot be written is known at least until the next start. The order of a certificate that
+    /// is not on disk stays there: it leads to the certificate.
     fn write_down(&self, id: &str) {
         let Some(record) = self.records.get(id) else { return };
         let pending = match &record.pending {
             Some(pending) => self.shelf.put_pending(id, pending),
+            None if self.unstored.contains_key(id) => Ok(()),
             None => self.shelf.remove_pending(id),
         };
         for written in [pending, self.shelf.put_failures(id, &record.failures)] {
@@ -217,12 +296,75 @@ impl Keeper {
         }
     }
 
+    /// Asks the CA when it would have the certificate renewed, where it was not asked for long.
+    fn look_if_outdated(&mut self, desired: &Desired, now: OffsetDateTime) {
+        let id = desired.id();
+        let Some(issued) = self.records.get(id).and_then(|record| record.issued.as_ref()) else {
+            return;
+        };
+        let from = issued.origin.directory.as_ref();
+        let directory =
+            desired.directories.iter().find(|directory| Some(&directory.url) == from).cloned();
+        let (Some(directory), Some(shop)) = (directory, self.shop.clone()) else { return };
+        if !self.is_look_due(id, issued, now) || self.chores.len() >= MOST_CHORES {
+            return;
+        }
+        let (desired, issued) = (desired.clone(), issued.clone());
+        // Until it has come back.
+        self.looks.insert(id.to_owned(), now + renewal::FAILED_PAUSE);
+        self.chores.spawn(async move {
+            let window = shop.look(&desired, &directory, &issued).await;
+            Chore::Looked { id: desired.id().to_owned(), window }
+        });
+    }
+
+    fn is_look_due(&self, id: &str, issued: &Issued, now: OffsetDateTime) -> bool {
+        let is_over = |at: &OffsetDateTime| now >= *at || *at - now > renewal::LONGEST_PAUSE;
+        self.looks.get(id).is_none_or(is_over)
+            && issued.window().is_none_or(|window| window.is_outdated(now))
+    }
+
+    fn note_chore(&mut self, chore: Chore) {
+        match chore {
+            Chore::Looked { id, window } => self.note_look(&id, window),
+            Chore::Revoked { id, done, reply } => {
+                // Whoever asked may have gone.
+                let _ = reply.send(self.note_revoked(&id, done));
+            }
+        }
+    }
+
+    fn note_look(&mut self, id: &str, window: Result<Option<Window>, OrderError>) {
+        let now = OffsetDateTime::now_utc();
+        let issued = self.records.get_mut(id).and_then(|record| record.issued.as_mut());
+        match (window, issued) {
+            (Ok(Some(window)), Some(issued)) => {
+                self.looks.remove(id);
+                issued.origin.window = Some(window);
+                if let Err(error) = self.shelf.put_origin(id, &issued.origin) {
+                    tracing::error!("certificate {id}: {error}");
+                }
+            }
+            (Ok(_), _) => {
+                self.looks.insert(id.to_owned(), now + renewal::LONGEST_PAUSE);
+            }
+            (Err(error), _) => {
+                let pause = error.retry_after().and_then(|pause| pause.try_into().ok());
+                let pause = pause.unwrap_or(renewal::FAILED_PAUSE);
+                let pause = pause.clamp(renewal::FAILED_PAUSE, renewal::LONGEST_PAUSE);
+                self.looks.insert(id.to_owned(), now + pause);
+                tracing::warn!("certificate {id}: when to renew it: {error}");
+            }
+        }
+    }
+
     fn warn_if_late(&mut self, desired: &Desired, now: OffsetDateTime) {
         let id = desired.id();
         let Some(issued) = self.records.get(id).and_then(|record| record.issued.as_ref()) else {
             return;
         };
-        let is_told = self.warned.get(id).is_some_and(|at| now < *at + WARNING_PAUSE);
+        let is_told =
+            self.warned.get(id).is_some_and(|at| (*at..*at + WARNING_PAUSE).contains(&now));
         if renewal::is_late(issued.life(), now) && !is_told {
             let ends = super::super::rfc3339(issued.pair.not_after);
             tracing::warn!("certificate {id}: ends at {ends} and was not renewed yet");
@@ -263,9 +405,37 @@ impl Keeper {
         Progress {
             is_ordering,
             next_renewal: record.and_then(|record| record.issued.as_ref()).map(Issued::renewal),
-            last_error: last.map(|failure| failure.error.clone()).or_else(|| self.no_shop.clone()),
+            last_error: last
+                .map(|failure| failure.error.clone())
+                .or_else(|| record.and_then(revoked))
+                .or_else(|| self.no_shop.clone()),
             next_try,
         }
+    }
+}
+
+fn errand(desired: &Desired, directory: &Directory, record: &Record) -> Errand {
+    let failure = record.failures.get(&directory.url);
+    let is_there =
+        |order: &&Pending| order.directory == directory.url && order.names == desired.names;
+    let before = record.issued.as_ref();
+    let worked = before.and_then(|issued| issued.origin.challenge);
+    let failed = failure.filter(|failure| failure.blame == Blame::Name);
+    // A CA that has suggested a time wants to know which certificate goes. One that then refused the
+    // order (it may have been replaced already) is asked without it.
+    let says_before = failure.is_none()
+        && before.is_some_and(|issued| {
+            issued.window().is_some() && issued.origin.directory.as_ref() == Some(&directory.url)
+        });
+    Errand {
+        pending: record.pending.as_ref().filter(is_there).cloned(),
+        experience: Experience { worked, failed: failed.and_then(|failure| failure.challenge) },
+        challenge: worked,
+        is_first: before.is_none(),
+        before: before.cloned(),
+        says_before,
+        desired: desired.clone(),
+        directory: directory.clone(),
     }
 }
 
@@ -280,6 +450,11 @@ fn failure(
     let now = OffsetDateTime::now_utc();
     let failure = Failure::after(before, error.blame(), error.to_string(), retry_after, now);
     Failure { challenge, ..failure }
+}
+
+fn revoked(record: &Record) -> Option<String> {
+    let at = super::super::rfc3339(record.revoked?);
+    Some(format!("revoked at {at}: `baton certs --renew NAME` orders another one"))
 }
 
 fn describe(issued: &Issued) -> String {

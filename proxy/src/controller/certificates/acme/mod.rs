@@ -3,11 +3,14 @@
 //! it needs (which names, and where workers are) it follows.
 
 mod accounts;
+mod aftercare;
 mod board;
 mod client;
 mod desired;
+mod desk;
 mod dns;
 mod failures;
+mod gate;
 mod keeper;
 mod order;
 mod plan;
@@ -16,6 +19,7 @@ mod preflight;
 mod proof;
 mod record;
 mod renewal;
+mod requests;
 mod shelf;
 mod stranger;
 
@@ -37,8 +41,10 @@ use crate::controller::generations::Fleet;
 use crate::protocol::snapshot::{Challenges, Snapshot};
 
 pub use self::desired::{Desired, Wishes};
+pub use self::desk::{Answer, Desk, Wish};
+pub use self::gate::{Closed, Gate};
 pub use self::policy::{is_address, is_local, permits};
-pub use self::proof::challenges_for;
+pub use self::proof::{challenges_for, challenges_for_all};
 pub use self::record::Issued;
 
 /// What there is: certificates, answers to challenges, and how each order stands. Replaced whole.
@@ -106,9 +112,11 @@ impl Opened {
     pub fn start(self, around: Surroundings) -> Acme {
         let Surroundings { wishes, snapshots, fleet } = around;
         let board = Board { stock: self.stock, snapshots, fleet };
-        let keeper = Keeper::new(self.shelf, self.records, board, wishes);
+        let gate = Gate::default();
+        let (desk, requests) = Desk::open();
+        let keeper = Keeper::new(self.shelf, self.records, board, wishes, gate.clone());
         let (stop, stopped) = oneshot::channel();
-        Acme { stop, task: tokio::spawn(keeper.run(stopped)) }
+        Acme { stop, gate, desk, task: tokio::spawn(keeper.run(requests, stopped)) }
     }
 }
 
@@ -116,10 +124,21 @@ impl Opened {
 #[derive(Debug)]
 pub struct Acme {
     stop: oneshot::Sender<()>,
+    gate: Gate,
+    desk: Desk,
     task: JoinHandle<()>,
 }
 
 impl Acme {
+    /// To be closed before this process becomes another program.
+    pub fn gate(&self) -> Gate {
+        self.gate.clone()
+    }
+
+    pub fn desk(&self) -> Desk {
+        self.desk.clone()
+    }
+
     /// Orders under way are left where they stand: whoever comes next goes on with them.
     pub async fn stop(self) {
         drop(self.stop);

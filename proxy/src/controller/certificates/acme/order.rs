@@ -2,11 +2,11 @@
 //! the next one begins: after a crash the order is gone on with, not placed anew.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use instant_acme::{
-    Account, AuthorizationHandle, AuthorizationStatus, ChallengeStatus, ChallengeType, Error,
-    Identifier, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
+    Account, AuthorizationHandle, AuthorizationStatus, CertificateIdentifier, ChallengeStatus,
+    ChallengeType, Error, Identifier, NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SignatureAlgorithm};
 use rustls::pki_types::CertificateSigningRequestDer;
@@ -18,6 +18,7 @@ use super::client::Fault;
 use super::desired::Desired;
 use super::dns::record_name;
 use super::failures::Blame;
+use super::gate::Gate;
 use super::preflight::PreflightError;
 use super::proof::{Proof, ProofError};
 use super::record::{Answer, Issued, Origin, Pending};
@@ -111,6 +112,11 @@ impl From<Error> for OrderError {
                 }
                 Err(other) => OrderError::Ca { text: other.to_string(), retry_after: None },
             },
+            // The CA would be asked later than anybody waits here.
+            Error::Timeout(Some(at)) => OrderError::Ca {
+                text: "it is not done yet".to_owned(),
+                retry_after: Some(at.saturating_duration_since(Instant::now())),
+            },
             other => OrderError::Ca { text: other.to_string(), retry_after: None },
         }
     }
@@ -146,6 +152,7 @@ pub struct Shop {
     pub accounts: Accounts,
     pub shelf: Arc<Shelf>,
     pub proof: Arc<Proof>,
+    pub gate: Gate,
 }
 
 /// A certificate to be had.
@@ -155,8 +162,14 @@ pub struct Errand {
     /// An order that is under way there.
     pub pending: Option<Pending>,
     pub experience: Experience,
+    /// What the CA was shown, or is about to be.
+    pub challenge: Option<ChallengeKind>,
     /// There is no certificate of these names yet: whether the CA could see us is not known.
     pub is_first: bool,
+    /// The certificate whose place it takes.
+    pub before: Option<Issued>,
+    /// The CA is told so.
+    pub says_before: bool,
 }
 
 /// How control over the names was shown before.
@@ -171,16 +184,12 @@ pub struct Outcome {
     pub result: Result<Issued, OrderError>,
     /// The order, where it can still come to something.
     pub pending: Option<Pending>,
-    /// What the CA was shown, or was about to be.
     pub challenge: Option<ChallengeKind>,
 }
 
 impl Shop {
     /// Orders, or goes on with the order that is under way.
-    pub async fn run(&self, errand: Errand) -> Outcome {
-        let Errand { desired, directory, pending, experience, is_first } = errand;
-        let challenge = experience.worked;
-        let mut errand = UnderWay { desired, directory, pending, experience, is_first, challenge };
+    pub async fn run(&self, mut errand: Errand) -> Outcome {
         let result = self.persist(&mut errand).await;
         let over = result.as_ref().map_or_else(OrderError::ends_order, |_| true);
         if over && let Some(pending) = errand.pending.take() {
@@ -190,7 +199,7 @@ impl Shop {
     }
 
     /// Tries again what is no failure.
-    async fn persist(&self, errand: &mut UnderWay) -> Result<Issued, OrderError> {
+    async fn persist(&self, errand: &mut Errand) -> Result<Issued, OrderError> {
         let mut rounds = 0;
         loop {
             rounds += 1;
@@ -215,11 +224,12 @@ impl Shop {
         }
     }
 
-    async fn attempt(&self, errand: &mut UnderWay) -> Result<Issued, OrderError> {
+    async fn attempt(&self, errand: &mut Errand) -> Result<Issued, OrderError> {
         self.look_first(errand).await?;
         let account = self.accounts.get(&errand.directory, &errand.desired).await?;
-        let mut order = match &errand.pending {
-            Some(pending) => known_order(&account, pending).await?,
+        let known = errand.pending.as_ref().and_then(|pending| pending.order.clone());
+        let mut order = match known {
+            Some(url) => known_order(&account, url).await?,
             None => self.place(&account, errand).await?,
         };
         let chain_pem = match self.follow(errand, &mut order).await {
@@ -228,13 +238,11 @@ impl Shop {
             }
             chain => chain?,
         };
-        let issued = errand.issued(&chain_pem)?;
-        self.shelf.put_issued(errand.desired.id(), &issued)?;
-        Ok(issued)
+        errand.issued(&chain_pem)
     }
 
     /// What the CA could not see is not ordered.
-    async fn look_first(&self, errand: &mut UnderWay) -> Result<(), OrderError> {
+    async fn look_first(&self, errand: &mut Errand) -> Result<(), OrderError> {
         if !errand.is_first || errand.pending.is_some() {
             return Ok(());
         }
@@ -247,20 +255,41 @@ impl Shop {
         Ok(())
     }
 
-    /// Places the order, and writes down what is needed to go on with it.
-    async fn place(&self, account: &Account, errand: &mut UnderWay) -> Result<Order, OrderError> {
-        let desired = &errand.desired;
-        let (key_pem, csr_pem) = request(desired).await?;
+    /// Writes down what it takes to go on with the order, places it, and writes down which it is. A
+    /// disk that is full is found out before the CA has done anything.
+    async fn place(&self, account: &Account, errand: &mut Errand) -> Result<Order, OrderError> {
+        let mut pending = self.prepare(errand).await?;
+        let Errand { desired, directory, before, says_before, .. } = errand;
         let identifiers: Vec<Identifier> =
             desired.names.iter().map(|name| identifier(name)).collect();
         let mut new = NewOrder::new(&identifiers);
         if let Some(profile) = &desired.profile {
             new = new.profile(profile);
         }
+        let before = before.as_ref().filter(|_| *says_before);
+        if let Some(before) = before.and_then(ari_id) {
+            new = new.replaces(before);
+        }
+        let passed = self.gate.pass().await;
         let order = account.new_order(&new).await?;
+        pending.order = Some(order.url().to_owned());
+        self.keep(desired, &pending);
+        drop(passed);
+        tracing::info!("certificate {}: ordered from {}", desired.id(), directory.url);
+        errand.pending = Some(pending);
+        Ok(order)
+    }
+
+    /// A key and a request of its own, unless a crash has left some.
+    async fn prepare(&self, errand: &mut Errand) -> Result<Pending, OrderError> {
+        if let Some(pending) = &errand.pending {
+            return Ok(pending.clone());
+        }
+        let desired = &errand.desired;
+        let (key_pem, csr_pem) = request(desired).await?;
         let pending = Pending {
             directory: errand.directory.url.clone(),
-            order: order.url().to_owned(),
+            order: None,
             names: desired.names.clone(),
             key_pem,
             csr_pem,
@@ -268,13 +297,20 @@ impl Shop {
             placed: OffsetDateTime::now_utc(),
         };
         self.shelf.put_pending(desired.id(), &pending)?;
-        tracing::info!("certificate {}: ordered from {}", desired.id(), errand.directory.url);
-        errand.pending = Some(pending);
-        Ok(order)
+        errand.pending = Some(pending.clone());
+        Ok(pending)
+    }
+
+    /// What is known of the order now. Where it cannot be written the order goes on all the same:
+    /// only a crash would lose it.
+    fn keep(&self, desired: &Desired, pending: &Pending) {
+        if let Err(error) = self.shelf.put_pending(desired.id(), pending) {
+            tracing::error!("certificate {}: {error}; the order goes on", desired.id());
+        }
     }
 
     /// From wherever the order stands to the chain.
-    async fn follow(&self, errand: &mut UnderWay, order: &mut Order) -> Result<String, OrderError> {
+    async fn follow(&self, errand: &mut Errand, order: &mut Order) -> Result<String, OrderError> {
         loop {
             match order.state().status {
                 OrderStatus::Pending => {
@@ -297,7 +333,7 @@ impl Shop {
     /// answers.
     async fn meet_challenges(
         &self,
-        errand: &mut UnderWay,
+        errand: &mut Errand,
         order: &mut Order,
     ) -> Result<(), OrderError> {
         let preferred = preference(&errand.desired.challenges, errand.experience);
@@ -314,7 +350,7 @@ impl Shop {
         errand.challenge = kinds.first().copied().or(errand.challenge);
         if let Some(pending) = &mut errand.pending {
             pending.answers.clone_from(&answers);
-            self.shelf.put_pending(errand.desired.id(), pending)?;
+            self.keep(&errand.desired, pending);
         }
         self.proof.show(&answers).await?;
         tell_to_look(order, &kinds).await
@@ -340,17 +376,7 @@ async fn tell_to_look(order: &mut Order, kinds: &[ChallengeKind]) -> Result<(), 
     Ok(())
 }
 
-/// An errand, with how far it has come.
-struct UnderWay {
-    desired: Desired,
-    directory: Directory,
-    pending: Option<Pending>,
-    experience: Experience,
-    is_first: bool,
-    challenge: Option<ChallengeKind>,
-}
-
-impl UnderWay {
+impl Errand {
     fn pending(&self) -> Result<&Pending, OrderError> {
         self.pending.as_ref().ok_or(OrderError::NoOrder)
     }
@@ -367,15 +393,24 @@ impl UnderWay {
         if let Some(missing) = self.desired.names.iter().find(|name| !pair.names.contains(name)) {
             return Err(OrderError::Names(missing.clone()));
         }
-        let origin =
-            Origin { directory: Some(directory.clone()), window: None, challenge: self.challenge };
+        let origin = Origin {
+            directory: Some(directory.clone()),
+            window: None,
+            challenge: self.challenge,
+            replaced: self.before.as_ref().map(|_| OffsetDateTime::now_utc()),
+        };
         Ok(Issued { pair: Arc::new(pair), origin })
     }
 }
 
+/// What a CA calls a certificate that it issued.
+fn ari_id(issued: &Issued) -> Option<CertificateIdentifier<'_>> {
+    CertificateIdentifier::try_from(&issued.pair.leaf).ok()
+}
+
 /// The order that is under way, as the CA has it.
-async fn known_order(account: &Account, pending: &Pending) -> Result<Order, OrderError> {
-    match account.order(pending.order.clone()).await.map_err(OrderError::from) {
+async fn known_order(account: &Account, url: String) -> Result<Order, OrderError> {
+    match account.order(url).await.map_err(OrderError::from) {
         // RFC 8555 has no error of its own for it: 404 as often as "malformed" or "unauthorized".
         Err(OrderError::Refused(_)) => Err(OrderError::NoOrder),
         order => order,

@@ -17,6 +17,9 @@ pub enum Step {
 }
 
 pub fn next_step(desired: &Desired, record: &Record, now: OffsetDateTime) -> Step {
+    if record.revoked.is_some() {
+        return Step::Idle;
+    }
     let due = due(desired, record, now);
     if now < due {
         return Step::Wait(due);
@@ -30,6 +33,11 @@ pub fn next_step(desired: &Desired, record: &Record, now: OffsetDateTime) -> Ste
         return Step::Order(directory.clone());
     }
     first_ca(desired, record, now)
+}
+
+/// Where an order is placed, or gone on with, when somebody does not want to wait.
+pub fn at_once<'a>(desired: &'a Desired, record: &Record) -> Option<&'a Directory> {
+    under_way(desired, record).or_else(|| desired.directories.first())
 }
 
 /// When the certificate in hand is not enough any more.
@@ -76,7 +84,9 @@ mod tests {
     use super::*;
     use crate::config::KeyKind;
     use crate::controller::certificates::acme::failures::{Blame, Failure};
-    use crate::controller::certificates::acme::record::Pending;
+    use crate::controller::certificates::acme::record::{Issued, Origin, Pending};
+    use crate::controller::certificates::pair::Pair;
+    use std::sync::Arc;
     use time::Duration;
 
     const NOW: OffsetDateTime = time::macros::datetime!(2026-01-01 00:00 UTC);
@@ -131,7 +141,7 @@ mod tests {
     fn an_order_under_way_is_gone_on_with_where_it_was_placed() {
         let pending = |names: &[&str]| Pending {
             directory: directory("two").url,
-            order: String::new(),
+            order: None,
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             key_pem: String::new(),
             csr_pem: String::new(),
@@ -142,6 +152,46 @@ mod tests {
             let record = Record { pending: Some(pending(names)), ..Record::default() };
             assert_eq!(next_step(&desired(), &record, NOW), Step::Order(directory(want)));
         }
+    }
+
+    #[test]
+    fn a_revoked_certificate_is_not_ordered_anew() {
+        let record = Record { revoked: Some(NOW), ..Record::default() };
+        assert_eq!(next_step(&desired(), &record, NOW + Duration::days(900)), Step::Idle);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_changes_the_step_at_once() {
+        let mut record = Record::default();
+        failed(&mut record, "one", Blame::Name, Duration::ZERO);
+        for (now, want) in [
+            (NOW, Step::Wait(NOW + Duration::minutes(1))),
+            (NOW + Duration::days(3650), Step::Order(directory("one"))),
+            (NOW - Duration::days(3650), Step::Order(directory("one"))),
+        ] {
+            assert_eq!(next_step(&desired(), &record, now), want, "failed, {now}");
+        }
+        let record = Record { issued: Some(issued()), ..Record::default() };
+        let renewal = record.issued.as_ref().expect("issued above").renewal();
+        for (now, want) in [
+            (NOW, Step::Wait(renewal)),
+            (renewal, Step::Order(directory("one"))),
+            (NOW + Duration::days(3650), Step::Order(directory("one"))),
+            (NOW - Duration::days(3650), Step::Wait(renewal)),
+        ] {
+            assert_eq!(next_step(&desired(), &record, now), want, "issued, {now}");
+        }
+    }
+
+    /// For 90 days from `NOW` on.
+    fn issued() -> Issued {
+        let mut params = rcgen::CertificateParams::new(desired().names).expect("names");
+        (params.not_before, params.not_after) = (NOW, NOW + Duration::days(90));
+        let key = rcgen::KeyPair::generate().expect("key");
+        let chain = params.self_signed(&key).expect("certificate").pem();
+        let pair = Pair::parse(&chain, &key.serialize_pem()).expect("pair");
+        let origin = Origin { directory: Some(directory("one").url), ..Origin::default() };
+        Issued { pair: Arc::new(pair), origin }
     }
 
     #[test]

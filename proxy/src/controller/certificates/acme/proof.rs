@@ -95,10 +95,25 @@ pub fn challenges_for(name: &str, acme: &config::Acme) -> Vec<ChallengeKind> {
             .into_iter()
             .collect(),
         false => {
-            let fits = |kind: &&ChallengeKind| !is_address || **kind != ChallengeKind::Dns01;
+            let can_dns = !is_address && acme.proof.dns.provider.is_some();
+            let fits = |kind: &&ChallengeKind| can_dns || **kind != ChallengeKind::Dns01;
             acme.challenges.iter().filter(fits).copied().collect()
         }
     }
+}
+
+/// What may show control over one or another of these names, in the order of the configuration: a CA
+/// offers for each name what can work.
+pub fn challenges_for_all(names: &[String], acme: &config::Acme) -> Vec<ChallengeKind> {
+    let mut challenges = Vec::new();
+    for kind in names.iter().flat_map(|name| challenges_for(name, acme)) {
+        if !challenges.contains(&kind) {
+            challenges.push(kind);
+        }
+    }
+    let place = |kind: &ChallengeKind| acme.challenges.iter().position(|known| known == kind);
+    challenges.sort_by_key(|kind| place(kind).unwrap_or(usize::MAX));
+    challenges
 }
 
 #[cfg(test)]
@@ -118,11 +133,24 @@ mod tests {
             ("*.example.com", &[Http01], true, &[Dns01]),
             ("*.example.com", &[Http01], false, &[]),
             ("192.0.2.1", &[Dns01, TlsAlpn01], true, &[TlsAlpn01]),
+            ("a.example.com", &[Dns01], false, &[]),
         ] {
             let mut acme =
                 config::Acme { challenges: challenges.to_vec(), ..config::Acme::default() };
             acme.proof.dns.provider = Some(provider.clone()).filter(|_| can_dns);
             assert_eq!(challenges_for(name, &acme), want, "{name} {challenges:?} {can_dns}");
         }
+    }
+
+    #[test]
+    fn names_of_one_certificate_may_need_different_challenges() {
+        let provider = config::DnsProvider::Exec {
+            program: "/bin/true".into(),
+            limit: std::time::Duration::from_secs(1),
+        };
+        let mut acme = config::Acme { challenges: vec![Http01], ..config::Acme::default() };
+        acme.proof.dns.provider = Some(provider);
+        let names = ["*.example.com".to_owned(), "example.com".to_owned()];
+        assert_eq!(challenges_for_all(&names, &acme), [Http01, Dns01]);
     }
 }

@@ -18,6 +18,8 @@ pub struct Record {
     pub pending: Option<Pending>,
     /// By the URL of the directory.
     pub failures: Failures,
+    /// When somebody revoked the certificate: none is ordered until they say so.
+    pub revoked: Option<OffsetDateTime>,
 }
 
 pub type Failures = BTreeMap<String, Failure>;
@@ -39,6 +41,9 @@ pub struct Origin {
     pub window: Option<Window>,
     /// What control was shown by; the next order begins with it.
     pub challenge: Option<ChallengeKind>,
+    /// When it took the place of another one.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub replaced: Option<OffsetDateTime>,
 }
 
 impl Issued {
@@ -51,8 +56,13 @@ impl Issued {
     }
 
     pub fn renewal(&self) -> OffsetDateTime {
-        let window = self.origin.window.as_ref();
-        renewal::due(self.life(), window.filter(|w| Some(&w.certificate) == self.ari_id().as_ref()))
+        renewal::due(self.life(), self.window(), self.origin.replaced)
+    }
+
+    /// What the CA suggests for this very certificate.
+    pub fn window(&self) -> Option<&Window> {
+        let window = self.origin.window.as_ref()?;
+        (Some(&window.certificate) == self.ari_id().as_ref()).then_some(window)
     }
 
     /// What ARI calls it (RFC 9773 section 4.1); none where it does not name the key of its issuer.
@@ -70,8 +80,8 @@ impl Issued {
 pub struct Pending {
     /// URL of the directory.
     pub directory: String,
-    /// URL of the order.
-    pub order: String,
+    /// URL of the order; none before the CA has answered.
+    pub order: Option<String>,
     pub names: Vec<String>,
     pub key_pem: String,
     pub csr_pem: String,

@@ -12,6 +12,11 @@ const JITTER: i32 = 10;
 pub const LONGEST_PAUSE: Duration = Duration::hours(12);
 /// A CA that wants to be asked more often is not.
 const SHORTEST_PAUSE: Duration = Duration::minutes(1);
+/// After a look that failed.
+pub const FAILED_PAUSE: Duration = Duration::hours(1);
+/// A certificate that has just replaced another one is kept this long, whatever the CA suggests: a
+/// window that always lies in the past would have it ordered without end.
+const SHORTEST_SERVICE: Duration = Duration::hours(1);
 
 /// What a CA suggests for one certificate (RFC 9773).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +36,11 @@ impl Window {
     /// When to ask again, if the CA said `pause`.
     pub fn next_look(pause: Duration, now: OffsetDateTime) -> OffsetDateTime {
         now + pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+    }
+
+    /// A clock that was set back must not make it wait for years.
+    pub fn is_outdated(&self, now: OffsetDateTime) -> bool {
+        now >= self.next_look || self.next_look - now > LONGEST_PAUSE
     }
 }
 
@@ -52,14 +62,20 @@ pub fn chance(der: &[u8]) -> f64 {
 }
 
 /// At a random second of the window, else at two thirds of the life (half where it is short), less
-/// a jitter. Never later than without a window: one that lies behind the end is a mistake.
-pub fn due(life: Life, window: Option<&Window>) -> OffsetDateTime {
+/// a jitter. A window that lies behind the end is a mistake. `replaced` is when the certificate took
+/// the place of another one.
+pub fn due(
+    life: Life,
+    window: Option<&Window>,
+    replaced: Option<OffsetDateTime>,
+) -> OffsetDateTime {
     let whole = life.not_after - life.not_before;
     let rest = if whole < SHORT_LIFE { whole / 2 } else { whole / 3 };
     match window {
         Some(window) if window.start <= window.end && window.start < life.not_after => {
             let at = window.start + (window.end - window.start) * life.chance;
-            at.min(life.not_after - rest / JITTER)
+            let soonest = replaced.map_or(at, |replaced| replaced + SHORTEST_SERVICE);
+            at.max(soonest).min(life.not_after - rest / JITTER)
         }
         _ => life.not_after - rest - rest / JITTER * life.chance,
     }
@@ -105,7 +121,37 @@ mod tests {
             (90, 0.0, window(100, 101), Duration::days(60)),
             (90, 1.0, window(80, 100), Duration::days(87)),
         ] {
-            assert_eq!(due(life(days, chance), window.as_ref()) - START, want, "{days} {window:?}");
+            assert_eq!(
+                due(life(days, chance), window.as_ref(), None) - START,
+                want,
+                "{days} {window:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_window_that_is_always_in_the_past_makes_no_loop() {
+        for (replaced, want) in [
+            (None, Duration::days(-2) + Duration::hours(12)),
+            (Some(START + Duration::minutes(5)), Duration::minutes(65)),
+            (Some(START + Duration::days(90)), Duration::days(87)),
+        ] {
+            let due = due(life(90, 0.5), window(-2, -1).as_ref(), replaced);
+            assert_eq!(due - START, want, "{replaced:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_is_looked_at_again_whatever_becomes_of_the_clock() {
+        let window =
+            Window { next_look: START + Duration::hours(12), ..window(50, 52).expect("a window") };
+        for (now, want) in [
+            (START, false),
+            (START + Duration::hours(12), true),
+            (START + Duration::days(365), true),
+            (START - Duration::days(365), true),
+        ] {
+            assert_eq!(window.is_outdated(now), want, "{now}");
         }
     }
 

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use time::OffsetDateTime;
 
 use super::record::{Failures, Issued, Origin, Pending, Record};
 use crate::controller::certificates::Problem;
@@ -17,6 +19,14 @@ pub struct Shelf {
     certificates: Store,
     orders: Store,
     failures: Store,
+    revoked: Store,
+}
+
+/// That a certificate was revoked.
+#[derive(Serialize, Deserialize)]
+struct Revoked {
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
 }
 
 impl Shelf {
@@ -27,6 +37,7 @@ impl Shelf {
             certificates: open("certificates")?,
             orders: open("orders")?,
             failures: open("failures")?,
+            revoked: open("revoked")?,
         })
     }
 
@@ -54,6 +65,16 @@ impl Shelf {
             let failures: Option<Failures> = self.failures.read_json(&file, problems)?;
             records.entry(id).or_default().failures = failures.unwrap_or_default();
         }
+        for file in self.revoked.list(".json")? {
+            let Some(id) = name_of_file(&file, "json") else { continue };
+            let revoked: Option<Revoked> = self.revoked.read_json(&file, problems)?;
+            let record = records.entry(id).or_default();
+            record.revoked = revoked.map(|revoked| revoked.at);
+            // A crash has left it.
+            if record.revoked.is_some() {
+                record.issued = None;
+            }
+        }
         Ok(records)
     }
 
@@ -61,6 +82,18 @@ impl Shelf {
     pub fn put_issued(&self, id: &str, issued: &Issued) -> Result<(), StoreError> {
         self.put_origin(id, &issued.origin)?;
         self.certificates.write(&file_name(id, "pem"), issued.pair.to_pem().as_bytes(), SECRET)
+    }
+
+    /// Takes a revoked certificate and its key away. The note comes first: without the certificate and
+    /// without the note, another one would be ordered.
+    pub fn put_revoked(&self, id: &str, at: OffsetDateTime) -> Result<(), StoreError> {
+        self.revoked.write_json(&file_name(id, "json"), &Revoked { at })?;
+        self.certificates.remove(&file_name(id, "pem"))?;
+        self.certificates.remove(&file_name(id, "json"))
+    }
+
+    pub fn remove_revoked(&self, id: &str) -> Result<(), StoreError> {
+        self.revoked.remove(&file_name(id, "json"))
     }
 
     pub fn put_origin(&self, id: &str, origin: &Origin) -> Result<(), StoreError> {
@@ -92,8 +125,19 @@ impl Shelf {
         self.accounts.read_json(&file_name(account, "json"), problems)
     }
 
+    /// They have the key with them.
     pub fn put_account(&self, account: &str, credentials: &Value) -> Result<(), StoreError> {
-        self.accounts.write_json(&file_name(account, "json"), credentials)
+        self.accounts.write_json(&file_name(account, "json"), credentials)?;
+        self.accounts.remove(&file_name(account, "key"))
+    }
+
+    /// PKCS #8, of an account that may not be registered yet.
+    pub fn account_key(&self, account: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.accounts.read(&file_name(account, "key"))
+    }
+
+    pub fn put_account_key(&self, account: &str, pkcs8: &[u8]) -> Result<(), StoreError> {
+        self.accounts.write(&file_name(account, "key"), pkcs8, SECRET)
     }
 
     /// An account that the CA does not know any more.

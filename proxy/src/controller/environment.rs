@@ -1,0 +1,137 @@
+//! nginx-proxy's global variables, in baton's own environment: what holds for hosts whose containers
+//! say nothing else. Read once, at the start; a value that means nothing is reported and not heeded.
+
+use super::routes::value::{boolean, email, https_method, redirect_status};
+use crate::config::Hsts;
+use crate::protocol::snapshot::HttpsMethod;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Environment {
+    /// PREFER_IPV6_NETWORK
+    pub prefer_ipv6: bool,
+    /// DEFAULT_EMAIL: where neither `acme.email` nor a container names one.
+    pub email: Option<String>,
+    pub defaults: Defaults,
+    /// One line each.
+    pub problems: Vec<String>,
+}
+
+/// How a host is served that says nothing of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// HTTPS_METHOD
+    pub https: HttpsMethod,
+    /// HSTS
+    pub hsts: Hsts,
+    /// NON_GET_REDIRECT
+    pub non_get_redirect: u16,
+    /// ENABLE_HTTP_ON_MISSING_CERT
+    pub http_on_missing: bool,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Defaults {
+            https: HttpsMethod::default(),
+            // A year, as nginx-proxy has it.
+            hsts: Hsts::Value("max-age=31536000".to_owned()),
+            non_get_redirect: 301,
+            http_on_missing: true,
+        }
+    }
+}
+
+impl Environment {
+    /// Of this process.
+    pub fn read() -> Self {
+        Self::from(|name| std::env::var(name).ok())
+    }
+
+    fn from(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let mut environment = Environment::default();
+        let mut reader = Reader { variable, problems: Vec::new() };
+        let Environment { prefer_ipv6, email: own_email, defaults, .. } = &mut environment;
+        reader.read("PREFER_IPV6_NETWORK", prefer_ipv6, boolean);
+        reader.read("DEFAULT_EMAIL", own_email, |text| email(text).map(Some));
+        reader.read("HTTPS_METHOD", &mut defaults.https, https_method);
+        reader.read("HSTS", &mut defaults.hsts, Hsts::parse);
+        reader.read("NON_GET_REDIRECT", &mut defaults.non_get_redirect, redirect_status);
+        reader.read("ENABLE_HTTP_ON_MISSING_CERT", &mut defaults.http_on_missing, boolean);
+        environment.problems = reader.problems;
+        environment
+    }
+}
+
+struct Reader<F> {
+    variable: F,
+    problems: Vec<String>,
+}
+
+impl<F: Fn(&str) -> Option<String>> Reader<F> {
+    fn read<T>(&mut self, name: &str, target: &mut T, parse: impl Fn(&str) -> Result<T, String>) {
+        let Some(text) = (self.variable)(name) else { return };
+        match text.trim() {
+            "" => {}
+            text => match parse(text) {
+                Ok(value) => *target = value,
+                Err(problem) => {
+                    self.problems.push(format!("environment: {name}={text} {problem}"));
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment::from(|name| {
+            let found = variables.iter().find(|(variable, _)| *variable == name);
+            found.map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    #[test]
+    fn every_variable_is_heeded() {
+        let want = Environment {
+            prefer_ipv6: true,
+            email: Some("me@example.com".to_owned()),
+            defaults: Defaults {
+                https: HttpsMethod::NoRedirect,
+                hsts: Hsts::Off,
+                non_get_redirect: 308,
+                http_on_missing: false,
+            },
+            problems: Vec::new(),
+        };
+        let got = environment(&[
+            ("PREFER_IPV6_NETWORK", "true"),
+            ("DEFAULT_EMAIL", " me@example.com "),
+            ("HTTPS_METHOD", "noredirect"),
+            ("HSTS", "off"),
+            ("NON_GET_REDIRECT", "308"),
+            ("ENABLE_HTTP_ON_MISSING_CERT", "false"),
+        ]);
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn what_means_nothing_is_reported_and_the_default_stands() {
+        for (name, value, want) in [
+            ("HTTPS_METHOD", "always", "is not one of redirect, noredirect, nohttp and nohttps"),
+            ("HSTS", "on", "is neither `off` nor a value with `max-age=SECONDS`"),
+            ("NON_GET_REDIRECT", "302", "is not one of 301, 307 and 308"),
+            ("ENABLE_HTTP_ON_MISSING_CERT", "1", "is neither `true` nor `false`"),
+            ("DEFAULT_EMAIL", "me", "is not an e-mail address"),
+        ] {
+            let problems = vec![format!("environment: {name}={value} {want}")];
+            assert_eq!(
+                environment(&[(name, value)]),
+                Environment { problems, ..Environment::default() }
+            );
+        }
+        assert_eq!(environment(&[("HSTS", " ")]), Environment::default());
+    }
+}

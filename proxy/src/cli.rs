@@ -43,7 +43,7 @@ pub enum Command {
     Status(AskArgs),
     /// Show where every running container is routed, or why it is not
     Routes(AskArgs),
-    /// Show certificates, or order, try again or revoke one of a CA
+    /// Show certificates, import some, or order, try again or revoke one of a CA
     Certs(CertsArgs),
     /// Read the configuration again: it goes live as a whole, without a restart, or not at all
     Reload(AskArgs),
@@ -138,6 +138,10 @@ pub struct AskArgs {
 
 #[derive(Debug, Args)]
 pub struct CertsArgs {
+    /// Copy the certificates of certbot or acme-companion in this directory into the state directory,
+    /// so that nothing is ordered anew
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["socket", "CertificateOrders"])]
+    pub import: Option<PathBuf>,
     #[command(flatten)]
     pub order: CertificateOrders,
     #[command(flatten)]
@@ -217,6 +221,7 @@ mod tests {
             &["baton", "demo", "--seconds", "0"],
             &["baton", "certs", "--renew"],
             &["baton", "certs", "--renew", "a", "--revoke", "a"],
+            &["baton", "certs", "--import", "a", "--renew", "a"],
             &["baton", "upgrade", "--canary", "0%"],
             &["baton", "upgrade", "--for", "10s"],
             &["baton", "upgrade", "--canary", "5%", "--for", "never"],

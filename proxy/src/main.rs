@@ -7,10 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use baton::cli::{AskArgs, CertsArgs, Cli, Command, DemoArgs, UpgradeArgs, WorkerArgs};
+use baton::config;
 use baton::controller::admin::answers::{
     CertificateOrder, CertificateOutcome, Handoff, Reloaded, Step, UpgradeOrder,
 };
 use baton::controller::admin::{client, tables};
+use baton::controller::certificates::import;
 use baton::controller::{check, run, upgrade};
 use baton::protocol::WORKER_NAME;
 use baton::{demo, worker};
@@ -74,16 +76,41 @@ fn print_answer<T: DeserializeOwned>(
 }
 
 fn certificates(args: &CertsArgs) -> anyhow::Result<()> {
-    let Some((path, name)) = args.order.asked() else {
-        return print_answer(&args.ask, "/certs", |list: &Vec<_>| tables::certificates(list));
-    };
+    if let Some(directory) = &args.import {
+        return import_certificates(directory, &args.ask);
+    }
+    match args.order.asked() {
+        Some((path, name)) => order_certificate(path, name, &args.ask),
+        None => print_answer(&args.ask, "/certs", |list: &Vec<_>| tables::certificates(list)),
+    }
+}
+
+fn order_certificate(path: &str, name: &str, args: &AskArgs) -> anyhow::Result<()> {
     let order = CertificateOrder { name: name.to_owned() };
-    let answer = client::order(&args.ask.socket.path()?, path, &order)?;
-    if args.ask.json {
+    let answer = client::order(&args.socket.path()?, path, &order)?;
+    if args.json {
         return print(&String::from_utf8_lossy(&answer));
     }
     let outcome: CertificateOutcome = client::parse(&answer)?;
     print(&format!("{}\n", outcome.text))
+}
+
+/// Whether baton runs or not; one that runs reads them at once.
+fn import_certificates(directory: &Path, args: &AskArgs) -> anyhow::Result<()> {
+    let config = config::load(args.socket.config.as_deref())?;
+    let imported = import::import(directory, &config.state_dir)?;
+    imported.problems.iter().for_each(|problem| eprintln!("baton: {problem}"));
+    if imported.certificates.is_empty() {
+        bail!("nothing was imported");
+    }
+    for certificate in &imported.certificates {
+        print(&format!("imported {certificate}\n"))?;
+    }
+    let socket = args.socket.socket.as_ref().unwrap_or(&config.control_socket);
+    if socket.exists() {
+        client::ask(socket, Method::POST, "/reload")?;
+    }
+    Ok(())
 }
 
 fn reload(args: &AskArgs) -> anyhow::Result<()> {

@@ -26,11 +26,18 @@ pub struct PebbleOptions {
     pub life: u64,
     /// External accounts, as key id and base64url key; with one, an account needs such a binding.
     pub external_accounts: Vec<(String, String)>,
+    /// A DNS server that it asks in place of its own.
+    pub resolver: Option<SocketAddr>,
 }
 
 impl Default for PebbleOptions {
     fn default() -> Self {
-        PebbleOptions { sleeps: true, life: 90 * 24 * 3600, external_accounts: Vec::new() }
+        PebbleOptions {
+            sleeps: true,
+            life: 90 * 24 * 3600,
+            external_accounts: Vec::new(),
+            resolver: None,
+        }
     }
 }
 
@@ -42,6 +49,8 @@ pub struct Pebble {
     management: SocketAddr,
     dns_management: SocketAddr,
     dns_address: SocketAddr,
+    /// Where it looks, plain and by TLS.
+    ports: [u16; 2],
     directory: TempDir,
 }
 
@@ -71,7 +80,9 @@ impl Pebble {
         std::fs::write(directory.path().join("pebble.json"), config.to_string()).expect("write");
         let dns = challtestsrv(directory.path(), dns_address, dns_management);
         let ca = pebble(directory.path(), &options, dns_address);
-        let pebble = Pebble { ca, dns, api, management, dns_management, dns_address, directory };
+        let ports = [baton.http_address().port(), baton.https_address().port()];
+        let pebble =
+            Pebble { ca, dns, api, management, dns_management, dns_address, ports, directory };
         pebble.wait_ready().await;
         pebble
     }
@@ -91,10 +102,22 @@ impl Pebble {
         self.directory.path().join("cert.pem")
     }
 
-    /// The keys of `[acme]` that lead to it.
+    /// The keys of `[acme]` that lead to it. Nothing is asked before an order.
     pub fn acme(&self) -> String {
+        format!("{}\npreflight = false\nresolver = \"{}\"", self.acme_alone(), self.dns_address)
+    }
+
+    /// The same, for a host that asks first.
+    pub fn acme_with_preflight(&self) -> String {
+        format!("{}\nresolver = \"{}\"", self.acme_alone(), self.dns_address)
+    }
+
+    /// Without a resolver.
+    pub fn acme_alone(&self) -> String {
+        let [http, tls] = self.ports;
         format!(
-            "[acme]\nagree_tos = true\ndirectory = {:?}\nca_file = {:?}",
+            "[acme]\nagree_tos = true\ndirectory = {:?}\nca_file = {:?}\n\
+             http_port = {http}\ntls_port = {tls}",
             self.directory(),
             self.ca_file()
         )
@@ -126,6 +149,11 @@ impl Pebble {
     /// All names have 127.0.0.1 again, as far as this one goes.
     pub fn resolve_normally(&self, name: &str) {
         self.set_dns("clear-a", &json!({"host": format!("{name}.")}));
+    }
+
+    /// Where its DNS server takes orders.
+    pub fn dns_management(&self) -> SocketAddr {
+        self.dns_management
     }
 
     /// Where its DNS server answers.
@@ -207,7 +235,12 @@ fn config(
 
 fn pebble(directory: &Path, options: &PebbleOptions, dns: SocketAddr) -> Process {
     let mut command = Command::new("pebble");
-    command.args(["-config", "pebble.json", "-dnsserver", &dns.to_string()]);
+    command.args([
+        "-config",
+        "pebble.json",
+        "-dnsserver",
+        &options.resolver.unwrap_or(dns).to_string(),
+    ]);
     if !options.sleeps {
         command.env("PEBBLE_VA_NOSLEEP", "1");
     }

@@ -60,6 +60,8 @@ fn missing(need_dockerd: bool) -> Vec<&'static str> {
         without("h2load", "nghttp2-client"),
         without("ip", "iproute2"),
         without("pebble", "pebble"),
+        without("knotd", "knot"),
+        without("kdig", "knot-dnsutils"),
     ];
     [docker.or(dockerd), busybox].into_iter().chain(rest).flatten().collect()
 }

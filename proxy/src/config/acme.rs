@@ -1,11 +1,14 @@
 //! `[acme]`: whether, from whom and for which names certificates are ordered.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use toml::de::DeValue;
 
+use super::dns::{Dns, dns, server};
+use super::external_account::{self, ExternalAccount, external_account};
 use super::reader::{Problem, Section};
 use super::value;
 use crate::protocol::pattern::HostPattern;
@@ -31,6 +34,26 @@ pub struct Acme {
     /// What the CA shall issue, where it has a choice (`shortlived`, `tlsserver`).
     pub profile: Option<String>,
     pub key: KeyKind,
+    pub proof: Proof,
+}
+
+/// What it takes to show control over a name, for every order alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    /// Asked about names; none is the host's own.
+    pub resolver: Option<SocketAddr>,
+    /// Before the first order of a name, whether the CA could see what it looks for.
+    pub preflight: bool,
+    /// Ports at which the CA looks.
+    pub http_port: u16,
+    pub tls_port: u16,
+    pub dns: Dns,
+}
+
+impl Default for Proof {
+    fn default() -> Self {
+        Proof { resolver: None, preflight: true, http_port: 80, tls_port: 443, dns: Dns::default() }
+    }
 }
 
 impl Default for Acme {
@@ -46,6 +69,7 @@ impl Default for Acme {
             deny: Vec::new(),
             profile: None,
             key: KeyKind::default(),
+            proof: Proof::default(),
         }
     }
 }
@@ -54,6 +78,8 @@ impl Default for Acme {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Directory {
     pub url: String,
+    /// What a new account there is bound to.
+    pub external_account: Option<ExternalAccount>,
 }
 
 /// The names that stand for a URL.
@@ -67,7 +93,11 @@ const DIRECTORIES: [(&str, &str); 4] = [
 impl Directory {
     pub fn named(name: &str) -> Option<Self> {
         let (_, url) = DIRECTORIES.iter().find(|(known, _)| *known == name)?;
-        Some(Directory { url: (*url).to_owned() })
+        Some(Directory::at(url))
+    }
+
+    pub fn at(url: &str) -> Self {
+        Directory { url: url.to_owned(), external_account: None }
     }
 
     /// A name of the list, or an `https` URL.
@@ -80,7 +110,7 @@ impl Directory {
         }
         let is_https = |uri: &Uri| uri.scheme_str() == Some("https") && uri.host().is_some();
         if text.parse().is_ok_and(|uri| is_https(&uri)) {
-            return Ok(Directory { url: text.to_owned() });
+            return Ok(Directory::at(text));
         }
         let names: Vec<String> =
             DIRECTORIES.iter().map(|(name, _)| format!("\"{name}\"")).collect();
@@ -95,6 +125,8 @@ pub enum ChallengeKind {
     Http01,
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
+    #[serde(rename = "dns-01")]
+    Dns01,
 }
 
 impl ChallengeKind {
@@ -102,6 +134,7 @@ impl ChallengeKind {
         match self {
             ChallengeKind::Http01 => "http-01",
             ChallengeKind::TlsAlpn01 => "tls-alpn-01",
+            ChallengeKind::Dns01 => "dns-01",
         }
     }
 }
@@ -119,8 +152,11 @@ impl std::str::FromStr for ChallengeKind {
     }
 }
 
-const CHALLENGES: &[(&str, ChallengeKind)] =
-    &[("http-01", ChallengeKind::Http01), ("tls-alpn-01", ChallengeKind::TlsAlpn01)];
+const CHALLENGES: &[(&str, ChallengeKind)] = &[
+    ("http-01", ChallengeKind::Http01),
+    ("tls-alpn-01", ChallengeKind::TlsAlpn01),
+    ("dns-01", ChallengeKind::Dns01),
+];
 
 /// The key of a certificate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -156,13 +192,30 @@ pub(super) fn acme(section: &mut Section<'_, '_, '_>, acme: &mut Acme) {
     section.read("agree_tos", &mut acme.agree_tos, value::boolean);
     section.read("email", &mut acme.email, email);
     section.read("directory", &mut acme.directories, directories);
-    section.read("ca_file", &mut acme.ca_file, ca_file);
+    if let Some(account) = external_account(section) {
+        bind(section, &mut acme.directories, account);
+    }
+    section.read("ca_file", &mut acme.ca_file, value::optional(value::path));
     section.read("challenges", &mut acme.challenges, challenges);
     section.read("automatic", &mut acme.automatic, value::boolean);
     patterns(section, "allow", &mut acme.allow);
     patterns(section, "deny", &mut acme.deny);
     section.read("profile", &mut acme.profile, optional_text);
     section.read("key", &mut acme.key, value::one_of(KEYS));
+    proof(section, &mut acme.proof);
+    let is_possible = acme.proof.dns.provider.is_some();
+    if acme.challenges.contains(&ChallengeKind::Dns01) && !is_possible {
+        let problem = "dns-01 needs acme.dns.exec or acme.dns.server";
+        section.mistake(section.offset(), "challenges", problem.into());
+    }
+}
+
+fn proof(section: &mut Section<'_, '_, '_>, proof: &mut Proof) {
+    section.read("resolver", &mut proof.resolver, value::optional(server));
+    section.read("preflight", &mut proof.preflight, value::boolean);
+    section.read("http_port", &mut proof.http_port, value::number(1..=65535));
+    section.read("tls_port", &mut proof.tls_port, value::number(1..=65535));
+    section.table("dns", |section| dns(section, &mut proof.dns));
 }
 
 /// Empty is none.
@@ -183,16 +236,46 @@ pub fn is_email(text: &str) -> bool {
     text.contains('@') && !text.contains([' ', ','])
 }
 
-fn ca_file(value: &DeValue<'_>) -> Result<Option<PathBuf>, Problem> {
-    match optional_text(value)? {
-        Some(_) => value::path(value).map(Some),
-        None => Ok(None),
+/// What stands beside `directory` means the one that it names.
+fn bind(
+    section: &mut Section<'_, '_, '_>,
+    directories: &mut [Directory],
+    account: ExternalAccount,
+) {
+    if let [directory] = directories {
+        directory.external_account = Some(account);
+        return;
     }
+    let problem = "of which CA? In a list it stands with its CA: directory = [{ url = \"zerossl\", \
+                   eab_kid = \"..\", eab_hmac_key = \"..\" }, \"letsencrypt\"]";
+    section.mistake(section.offset(), "eab_kid", problem.into());
+}
+
+/// A name or a URL, alone or as `url` with an external account.
+fn directory(value: &DeValue<'_>) -> Result<Directory, Problem> {
+    let Some(table) = value.as_table() else {
+        return Ok(Directory::parse(value::text(value)?)?);
+    };
+    let (mut directory, mut kid, mut hmac_key) = (None, None, None);
+    for (key, value) in table {
+        let value = value.get_ref();
+        match key.get_ref().as_ref() {
+            "url" => directory = Some(Directory::parse(value::text(value)?)?),
+            "eab_kid" => kid = Some(external_account::text(value)?),
+            "eab_hmac_key" => hmac_key = Some(external_account::key(value)?),
+            other => {
+                return Err(format!("`{other}` is not one of url, eab_kid, eab_hmac_key").into());
+            }
+        }
+    }
+    let directory = directory.ok_or_else(|| Problem::from("url: missing"))?;
+    let external_account = external_account::pair(kid, hmac_key)
+        .map_err(|(key, problem)| Problem::from(format!("{key}: {problem}")))?;
+    Ok(Directory { external_account, ..directory })
 }
 
 /// One, or a list of them.
 fn directories(value: &DeValue<'_>) -> Result<Vec<Directory>, Problem> {
-    let directory = |value: &DeValue<'_>| Ok(Directory::parse(value::text(value)?)?);
     match value.as_array() {
         Some(list) => distinct(list.iter().map(|item| directory(item.get_ref()))),
         None => Ok(vec![directory(value)?]),

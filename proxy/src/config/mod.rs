@@ -2,6 +2,8 @@
 //! every mistake reported at once. No other part of the program sees raw input.
 
 mod acme;
+mod dns;
+mod external_account;
 mod mistake;
 mod nearest;
 mod reader;
@@ -14,7 +16,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use acme::{Acme, ChallengeKind, Directory, KeyKind, is_email};
+pub use acme::{Acme, ChallengeKind, Directory, KeyKind, Proof, is_email};
+pub use dns::{Dns, DnsProvider, DnsUpdate, Secret, TsigAlgorithm, decode_secret};
+pub use external_account::ExternalAccount;
 pub use mistake::{Mistake, Mistakes, Position};
 pub use upstream::UpstreamError;
 pub use value::time_span;
@@ -86,6 +90,8 @@ pub struct Config {
     pub client_ca_dir: Option<PathBuf>,
     /// `[[tls.certificate]]`
     pub certificates: Vec<CertificateFiles>,
+    /// Directories of certificates that others keep.
+    pub certificate_dirs: Vec<PathBuf>,
     /// `[[route]]`
     pub routes: Vec<StaticRoute>,
 }
@@ -103,6 +109,7 @@ impl Default for Config {
             acme: Acme::default(),
             client_ca_dir: None,
             certificates: Vec::new(),
+            certificate_dirs: Vec::new(),
             routes: Vec::new(),
         }
     }
@@ -243,7 +250,7 @@ pub enum RouteTls {
     /// signs, else one that is ordered where `[acme]` says so, else none.
     #[default]
     Auto,
-    /// Ordered, whatever the name.
+    /// Ordered, whatever the name, unless a certificate file covers it.
     Acme,
     /// The local CA, whatever the name.
     Local,

@@ -28,6 +28,9 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
         tls(section, &mut config.worker.tls);
         config.client_ca_dir = client_ca_dir(section);
         config.certificates = certificates(section);
+        if let Some(list) = section.list("certificate_dirs", value::path) {
+            config.certificate_dirs = list.into_iter().map(Spanned::into_inner).collect();
+        }
     });
     root.table("acme", |section| acme::acme(section, &mut config.acme));
     root.table("drain", |section| drain(section, &mut config.drain));

@@ -51,6 +51,7 @@ fn every_key_is_read() {
         [tls]
         profile = "modern"
         strict_sni = true
+        certificate_dirs = ["/etc/letsencrypt"]
         [[tls.certificate]]
         cert = "/a.pem"
         key = "/a.key"
@@ -58,14 +59,30 @@ fn every_key_is_read() {
         [acme]
         agree_tos = true
         email = "root@example.com"
-        directory = ["letsencrypt-staging", "https://ca.example.com/directory"]
+        directory = [
+            "letsencrypt-staging",
+            { url = "https://ca.example.com/directory", eab_kid = "kid", eab_hmac_key = "a2V5" },
+        ]
         ca_file = "/ca.pem"
-        challenges = ["tls-alpn-01"]
+        challenges = ["tls-alpn-01", "dns-01"]
         automatic = false
         allow = ["*.example.com"]
         deny = ["x.example.com"]
         profile = "shortlived"
         key = "rsa-3072"
+        resolver = "192.0.2.53"
+        preflight = false
+        http_port = 8080
+        tls_port = 8443
+
+        [acme.dns]
+        server = "127.0.0.1:5353"
+        zone = "Example.com."
+        key_name = "baton"
+        key_secret = "c2VjcmV0"
+        algorithm = "hmac-sha512"
+        nameservers = ["::1"]
+        propagation_limit = "30s"
 
         [drain]
         limit = "1m"
@@ -112,21 +129,45 @@ fn every_key_is_read() {
     assert!(config.worker.tls.strict_sni);
     let files = CertificateFiles { cert: "/a.pem".into(), key: "/a.key".into() };
     assert_eq!(config.certificates, [files]);
-    let directory = |url: &str| Directory { url: url.to_owned() };
+    assert_eq!(config.certificate_dirs, [Path::new("/etc/letsencrypt")]);
+    let directory = Directory::at;
     let want = Acme {
         agree_tos: true,
         email: Some("root@example.com".into()),
         directories: vec![
             directory("https://acme-staging-v02.api.letsencrypt.org/directory"),
-            directory("https://ca.example.com/directory"),
+            Directory {
+                external_account: Some(ExternalAccount {
+                    kid: "kid".into(),
+                    hmac_key: b"key".to_vec(),
+                }),
+                ..directory("https://ca.example.com/directory")
+            },
         ],
         ca_file: Some("/ca.pem".into()),
-        challenges: vec![ChallengeKind::TlsAlpn01],
+        challenges: vec![ChallengeKind::TlsAlpn01, ChallengeKind::Dns01],
         automatic: false,
         allow: vec![HostPattern::Leading(".example.com".into())],
         deny: vec![HostPattern::Exact("x.example.com".into())],
         profile: Some("shortlived".into()),
         key: KeyKind::Rsa3072,
+        proof: Proof {
+            resolver: Some("192.0.2.53:53".parse().expect("address")),
+            preflight: false,
+            http_port: 8080,
+            tls_port: 8443,
+            dns: Dns {
+                provider: Some(DnsProvider::Update(DnsUpdate {
+                    server: "127.0.0.1:5353".parse().expect("address"),
+                    zone: Some("example.com".into()),
+                    key_name: "baton".into(),
+                    secret: Secret::Bytes(b"secret".to_vec()),
+                    algorithm: TsigAlgorithm::HmacSha512,
+                })),
+                nameservers: vec!["[::1]:53".parse().expect("address")],
+                propagation_limit: Duration::from_secs(30),
+            },
+        },
     };
     assert_eq!(config.acme, want);
     assert_eq!(config.drain.limit, Duration::from_secs(60));
@@ -262,7 +303,41 @@ fn each_mistake_has_its_sentence() {
         ),
         (
             "acme.challenges = [\"http01\"]",
-            "1: acme.challenges: `http01` is not one of \"http-01\", \"tls-alpn-01\"; did you mean `http-01`?",
+            "1: acme.challenges: `http01` is not one of \"http-01\", \"tls-alpn-01\", \"dns-01\"; did you mean `http-01`?",
+        ),
+        (
+            "\n[acme]\nchallenges = [\"dns-01\"]",
+            "2: acme.challenges: dns-01 needs acme.dns.exec or acme.dns.server",
+        ),
+        (
+            "acme.resolver = \"dns.example.com\"",
+            "1: acme.resolver: `dns.example.com` is not an address, as \"192.0.2.53\" or \"127.0.0.1:5353\"",
+        ),
+        (
+            "[acme.dns]\nexec = \"/a\"\nserver = \"::1\"",
+            "1: acme.dns.exec: acme.dns.server is there too: one of them",
+        ),
+        (
+            "[acme.dns]\nserver = \"::1\"\nkey_name = \"a\"",
+            "1: acme.dns.key_secret: missing, and key_file as well",
+        ),
+        ("[acme.dns]\nserver = \"::1\"\nkey_file = \"/a\"", "1: acme.dns.key_name: missing"),
+        (
+            "[acme.dns]\nserver = \"::1\"\nkey_file = \"/a\"\nkey_secret = \"YQ==\"",
+            "1: acme.dns.key_secret: acme.dns.key_file is there too: one of them",
+        ),
+        ("acme.dns.key_secret = \"a b\"", "1: acme.dns.key_secret: not base64"),
+        ("acme.dns.zone = \"a..b\"", "1: acme.dns.zone: `a..b` is not a name in the DNS"),
+        ("acme.eab_kid = \"a\"", "1: acme.eab_hmac_key: missing beside eab_kid"),
+        ("acme.eab_hmac_key = \"+\"", "1: acme.eab_hmac_key: not base64url"),
+        (
+            "\n[acme]\ndirectory = [\"zerossl\", \"google\"]\neab_kid = \"a\"\neab_hmac_key = \"YQ\"",
+            "2: acme.eab_kid: of which CA? In a list it stands with its CA: directory = [{ url = \"zerossl\", eab_kid = \"..\", eab_hmac_key = \"..\" }, \"letsencrypt\"]",
+        ),
+        ("acme.directory = [{ eab_kid = \"a\" }]", "1: acme.directory: url: missing"),
+        (
+            "acme.directory = [{ url = \"zerossl\", eab = \"a\" }]",
+            "1: acme.directory: `eab` is not one of url, eab_kid, eab_hmac_key",
         ),
         ("acme.email = \"root\"", "1: acme.email: `root` is not an e-mail address"),
         ("acme.ca_file = \"ca.pem\"", "1: acme.ca_file: `ca.pem` is not an absolute path"),

@@ -49,6 +49,16 @@ pub(super) fn size<T: TryFrom<u64>>(
     }
 }
 
+/// Empty text is none.
+pub(super) fn optional<T>(
+    parse: impl Fn(&DeValue<'_>) -> Result<T, Problem>,
+) -> impl Fn(&DeValue<'_>) -> Result<Option<T>, Problem> {
+    move |value| match value.as_str() {
+        Some(text) if text.trim().is_empty() => Ok(None),
+        _ => parse(value).map(Some),
+    }
+}
+
 /// More than nothing, at most [`LONGEST`].
 pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, Problem> {
     let text = value.as_str().ok_or_else(|| expected(DURATION_FORM, value))?;

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::docker::{Containers, Watch};
 use super::environment::Environment;
 use super::port_holder;
-use crate::config::{self, Config, Mistakes};
+use crate::config::{self, Config, DnsProvider, Mistakes};
 use crate::protocol::settings::ListenerKind;
 
 /// For Docker to answer.
@@ -30,6 +30,8 @@ pub fn check(config_path: Option<&Path>) -> Result<Vec<String>, Mistakes> {
     remarks
         .extend(config.control_socket.parent().and_then(|d| directory_remark("control_socket", d)));
     remarks.extend(listener_remarks(&config));
+    remarks.extend(config.acme.proof.dns.provider.as_ref().and_then(program_remark));
+    remarks.extend(config.certificate_dirs.iter().filter_map(|d| certificates_remark(d)));
     remarks.extend(Environment::read().problems);
     remarks.push(docker_remark(&config));
     Ok(remarks)
@@ -40,6 +42,18 @@ fn directory_remark(key: &str, directory: &Path) -> Option<String> {
     let existing = directory.ancestors().find(|ancestor| ancestor.exists())?;
     let error = access(existing, AccessFlags::W_OK | AccessFlags::X_OK).err()?;
     Some(format!("{key}: {}: {}", existing.display(), error.desc().to_lowercase()))
+}
+
+fn program_remark(provider: &DnsProvider) -> Option<String> {
+    let DnsProvider::Exec { program, .. } = provider else { return None };
+    let error = access(program.as_path(), AccessFlags::X_OK).err()?;
+    Some(format!("acme.dns.exec: {}: {}", program.display(), error.desc().to_lowercase()))
+}
+
+fn certificates_remark(directory: &Path) -> Option<String> {
+    let error = access(directory, AccessFlags::R_OK | AccessFlags::X_OK).err()?;
+    let error = error.desc().to_lowercase();
+    Some(format!("tls.certificate_dirs: {}: {error}", directory.display()))
 }
 
 fn listener_remarks(config: &Config) -> Vec<String> {
@@ -117,6 +131,21 @@ mod tests {
     fn capabilities_are_read() {
         assert_eq!(effective_capabilities("Name:\tx\nCapEff:\t0000000000000400\n"), 1 << 10);
         assert_eq!(effective_capabilities("Name:\tx\n"), 0);
+    }
+
+    #[test]
+    fn what_certificates_need_and_is_not_there_is_named() {
+        let missing = Path::new("/nonexistent/file");
+        let provider = DnsProvider::Exec { program: missing.into(), limit: Duration::from_secs(1) };
+        assert_eq!(
+            program_remark(&provider).as_deref(),
+            Some("acme.dns.exec: /nonexistent/file: no such file or directory")
+        );
+        assert_eq!(
+            certificates_remark(missing).as_deref(),
+            Some("tls.certificate_dirs: /nonexistent/file: no such file or directory")
+        );
+        assert_eq!(certificates_remark(Path::new("/")), None);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::probe::Target;
 use super::routes::{self, HostEntry, Inputs, Served, Table, UpstreamState};
 use super::ticket_keys::TicketKeys;
 use super::view;
-use crate::config::{Config, StaticRoute};
+use crate::config::{Config, Proof, StaticRoute};
 use crate::protocol::snapshot::Snapshot;
 
 /// What stands still between two events, and what was published last.
@@ -29,6 +29,8 @@ pub struct Publisher {
     routes: Vec<StaticRoute>,
     /// Roots that CAs' own endpoints are trusted by.
     ca_file: Option<PathBuf>,
+    /// How control over names is shown to CAs.
+    proof: Proof,
     client_cas: ClientCas,
     environment: Environment,
     table: Table,
@@ -58,6 +60,7 @@ impl Publisher {
             ticket_keys,
             routes: Vec::new(),
             ca_file: None,
+            proof: Proof::default(),
             client_cas: ClientCas::default(),
             environment,
             table: Table::default(),
@@ -120,10 +123,12 @@ impl Publisher {
     pub fn configure(&mut self, config: &Config) -> Vec<Problem> {
         self.routes.clone_from(&config.routes);
         self.ca_file.clone_from(&config.acme.ca_file);
+        self.proof.clone_from(&config.acme.proof);
         let mut acme = config.acme.clone();
         acme.email = acme.email.or_else(|| self.environment.email.clone());
         self.certificates.set_acme(acme);
-        let mut problems = self.certificates.set_files(&config.certificates);
+        let mut problems =
+            self.certificates.set_files(&config.certificates, &config.certificate_dirs);
         let named = config.routes.iter().filter_map(|route| route.client_ca.as_ref());
         problems.extend(self.client_cas.set(config.client_ca_dir.as_deref(), named));
         problems
@@ -179,8 +184,11 @@ impl Publisher {
     }
 
     fn send_wishes(&self, assembled: &Assembled) {
-        let next =
-            Wishes { certificates: assembled.desired.clone(), ca_file: self.ca_file.clone() };
+        let next = Wishes {
+            certificates: assembled.desired.clone(),
+            ca_file: self.ca_file.clone(),
+            proof: self.proof.clone(),
+        };
         self.wishes.send_if_modified(|wishes| {
             let differs = **wishes != next;
             if differs {

@@ -2,6 +2,7 @@
 //! the snapshot, one client configuration towards upstreams.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -40,6 +41,8 @@ pub struct Certificates {
     exact: HashMap<Box<str>, CertificateIndex>,
     /// By parent name: `*.example.com` stands under `example.com`.
     wildcard: HashMap<Box<str>, CertificateIndex>,
+    /// The first one for an IP address: clients that ask for one name nothing (RFC 6066 section 3).
+    nameless: Option<CertificateIndex>,
 }
 
 impl Certificates {
@@ -61,6 +64,9 @@ impl Certificates {
                 // of no interest.
                 continue;
             }
+            if certificate.names.iter().any(|name| name.parse::<IpAddr>().is_ok()) {
+                loaded.nameless.get_or_insert(index);
+            }
             for name in certificate.names {
                 match name.strip_prefix("*.") {
                     Some(parent) => loaded.wildcard.entry(parent.into()).or_insert(index),
@@ -74,6 +80,9 @@ impl Certificates {
     /// The certificate for a normal host name: exact, else its parent's wildcard (RFC 9525 section
     /// 6.3: one label), else the default.
     pub fn find(&self, name: &str) -> CertificateIndex {
+        if name.is_empty() {
+            return self.nameless.unwrap_or(0);
+        }
         let exact = self.exact.get(name);
         exact
             .or_else(|| name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent)))

@@ -4,13 +4,16 @@
 pub mod acme;
 mod client_cas;
 mod default;
+mod directories;
 mod files;
+pub mod import;
 mod issue;
 mod local_ca;
 mod pair;
 mod store;
 mod wish;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,7 +26,9 @@ use time::format_description::well_known::Rfc3339;
 use crate::config::{Acme, CertificateFiles, RouteTls};
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot;
-use acme::{Desired, Issued, Stock, is_address, is_local, permits};
+use acme::{
+    Desired, Issued, Stock, challenges_for, challenges_for_all, is_address, is_local, permits,
+};
 use files::Files;
 use local_ca::LocalCa;
 use pair::Pair;
@@ -36,6 +41,8 @@ pub use wish::{Asked, Named, Wish};
 
 /// A renewal that failed is not tried again before this.
 const SHORTEST_WAIT: time::Duration = time::Duration::minutes(10);
+/// Between two looks at directories of certificates that others keep.
+const LOOK_PAUSE: time::Duration = time::Duration::minutes(1);
 
 /// Why a certificate of baton's own could not be made or kept.
 #[derive(Debug, thiserror::Error)]
@@ -152,6 +159,10 @@ pub enum CertificateState {
 pub struct Certificates {
     store: Store,
     files: Files,
+    /// When files were read last.
+    looked: OffsetDateTime,
+    /// Where imported ones are, beside the directories of the configuration.
+    imported: PathBuf,
     acme: Acme,
     local_ca: LocalCa,
     default: Pair,
@@ -174,13 +185,32 @@ impl Certificates {
         let mut found = Vec::new();
         let default = default::load_or_issue(&store, now, &mut found)?;
         let (files, acme) = (Files::default(), Acme::default());
-        Ok(Certificates { store, files, acme, local_ca, default, found })
+        let imported = import::directory(state_dir);
+        let looked = now;
+        Ok(Certificates { store, files, looked, imported, acme, local_ca, default, found })
     }
 
-    /// Reads the files of the configuration, all of them anew. What is wrong with one is returned
-    /// and leaves the others alone; one that was good before stays in service.
-    pub fn set_files(&mut self, files: &[CertificateFiles]) -> Vec<Problem> {
-        self.files.set(files, OffsetDateTime::now_utc())
+    /// Reads the files of the configuration and of these directories, all of them anew. What is wrong
+    /// with one is returned and leaves the others alone; one that was good before stays in service.
+    pub fn set_files(
+        &mut self,
+        files: &[CertificateFiles],
+        directories: &[PathBuf],
+    ) -> Vec<Problem> {
+        let imported = Some(&self.imported).filter(|directory| directory.is_dir());
+        let directories: Vec<_> = directories.iter().chain(imported).cloned().collect();
+        self.files.name(files, &directories);
+        self.looked = OffsetDateTime::now_utc();
+        self.files.read(self.looked)
+    }
+
+    /// What others keep, they renew: read again once in a while.
+    fn look_again(&mut self, now: OffsetDateTime, problems: &mut Vec<Problem>) {
+        let is_due = now >= self.looked + LOOK_PAUSE || now < self.looked;
+        if self.files.has_directories() && is_due {
+            self.looked = now;
+            problems.extend(self.files.read(now));
+        }
     }
 
     /// Which names may be ordered, and how. Takes effect with the next assembly.
@@ -206,6 +236,7 @@ impl Certificates {
             missing: Vec::new(),
         };
         self.renew_default(now, &mut draft.problems);
+        self.look_again(now, &mut draft.problems);
         let trust =
             wanted.iter().map(|wanted| self.provide_or_report(wanted, &mut draft)).collect();
         self.local_ca.retain(&draft.local_names);
@@ -240,10 +271,15 @@ impl Certificates {
             return Ok(self.choose(named, wanted, draft));
         }
         let covered = self.files.cover(&wanted.pattern, draft.now);
-        match source(wanted, covered, &self.acme)? {
+        match source(wanted, covered, &laid_over(&self.acme, &wanted.wish))? {
             Source::Nobody => Ok(Trust::None),
             Source::File => Ok(Trust::Public),
-            Source::Acme(names) => Ok(self.order(names, wanted, draft)),
+            Source::Acme(names) => {
+                // A file that is to be replaced serves until then.
+                let is_served = self.files.serve(&wanted.pattern, draft.now);
+                let trust = self.order(names, wanted, draft);
+                Ok(if is_served { Trust::Public } else { trust })
+            }
             Source::LocalCa(name) => {
                 let leaf = self.local_ca.leaf(&name, draft.now, &mut draft.problems);
                 leaf.map_err(|error| error.to_string())?;
@@ -307,14 +343,14 @@ impl Certificates {
     }
 
     fn desired(&self, names: Vec<String>, wanted: &Wanted) -> Desired {
-        let (acme, wish) = (&self.acme, &wanted.wish);
+        let wish = &wanted.wish;
+        let acme = &laid_over(&self.acme, wish);
         let directory = wish.directory.clone().map(|directory| vec![directory]);
-        let challenge = wish.challenge.map(|challenge| vec![challenge]);
         Desired {
+            challenges: challenges_for_all(&names, acme),
             names,
             directories: directory.unwrap_or_else(|| acme.directories.clone()),
             email: wish.email.clone().or_else(|| acme.email.clone()),
-            challenges: challenge.unwrap_or_else(|| acme.challenges.clone()),
             profile: wish.profile.clone().or_else(|| acme.profile.clone()),
             key: wish.key.unwrap_or(acme.key),
             is_up: wanted.is_up,
@@ -379,7 +415,11 @@ impl Certificates {
         let issued = draft.issued().map(|(_, issued)| &*issued.pair);
         let due = draft.issued().map(|(_, issued)| issued.renewal()).filter(|due| *due > now);
         let times = renewals.chain(files.chain(issued).map(|pair| pair.not_after)).chain(due);
-        times.min().unwrap_or(now).max(now + SHORTEST_WAIT)
+        let next = times.min().unwrap_or(now).max(now + SHORTEST_WAIT);
+        match self.files.has_directories() {
+            true => next.min(self.looked.max(now) + LOOK_PAUSE),
+            false => next,
+        }
     }
 }
 
@@ -422,6 +462,14 @@ enum Source {
     LocalCa(String),
 }
 
+/// How the certificate of a host is ordered, where the host says which challenge is to be used.
+fn laid_over<'a>(acme: &'a Acme, wish: &Wish) -> Cow<'a, Acme> {
+    match wish.challenge {
+        Some(challenge) => Cow::Owned(Acme { challenges: vec![challenge], ..acme.clone() }),
+        None => Cow::Borrowed(acme),
+    }
+}
+
 /// Decides, or says why there can be none.
 fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, String> {
     let name = match &wanted.pattern {
@@ -430,7 +478,7 @@ fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, Str
     };
     match (wanted.tls, name) {
         (RouteTls::Off, _) => Ok(Source::Nobody),
-        (RouteTls::Auto, _) if file_covers => Ok(Source::File),
+        (RouteTls::Auto | RouteTls::Acme, _) if file_covers => Ok(Source::File),
         (_, None) => Err("no certificate can be issued for a pattern of this kind".to_owned()),
         (RouteTls::Acme, Some(name)) if !acme.agree_tos => Err(format!(
             "`tls = \"acme\"` needs acme.agree_tos = true: nothing is ordered for {name}"
@@ -438,7 +486,7 @@ fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, Str
         (RouteTls::Acme, Some(name)) if !permits(acme, &name) => {
             Err("acme.allow and acme.deny do not permit an order".to_owned())
         }
-        (RouteTls::Acme, Some(name)) => orderable(name).map(|name| Source::Acme(vec![name])),
+        (RouteTls::Acme, Some(name)) => orderable(name, acme).map(|name| Source::Acme(vec![name])),
         (RouteTls::Auto, Some(name)) if !is_local(&name) => match &wanted.wish.asked {
             Asked::No => Ok(Source::Nobody),
             Asked::For(_) if !acme.agree_tos => {
@@ -448,7 +496,7 @@ fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, Str
             Asked::Unsaid => {
                 // An address is ordered only where somebody says so: few CAs sign for one.
                 let ordered = acme.automatic && permits(acme, &name) && !is_address(&name);
-                let name = orderable(name).ok().filter(|_| ordered);
+                let name = orderable(name, acme).ok().filter(|_| ordered);
                 Ok(name.map_or(Source::Nobody, |name| Source::Acme(vec![name])))
             }
         },
@@ -467,20 +515,25 @@ fn asked(name: String, names: &[String], acme: &Acme) -> Result<Vec<String>, Str
     if !permits(acme, &name) {
         return Err("acme.allow and acme.deny do not permit an order".to_owned());
     }
-    orderable(name)?;
+    orderable(name, acme)?;
     let may = |name: &&String| {
-        permits(acme, name) && !is_local(name) && orderable((*name).clone()).is_ok()
+        permits(acme, name) && !is_local(name) && orderable((*name).clone(), acme).is_ok()
     };
     Ok(names.iter().filter(may).cloned().collect())
 }
 
-fn orderable(name: String) -> Result<String, String> {
-    match name.starts_with("*.") {
-        true => {
-            Err("a wildcard is ordered by dns-01 alone, which is not in this version".to_owned())
-        }
-        false => Ok(name),
+/// Something must be able to show control over it.
+fn orderable(name: String, acme: &Acme) -> Result<String, String> {
+    if !challenges_for(&name, acme).is_empty() {
+        return Ok(name);
     }
+    Err(match name.starts_with("*.") {
+        true => "a wildcard is ordered by dns-01 alone: see [acme.dns]".to_owned(),
+        false if is_address(&name) => {
+            "no challenge of acme.challenges can be used for an address".to_owned()
+        }
+        false => "dns-01 needs acme.dns.exec or acme.dns.server: see [acme.dns]".to_owned(),
+    })
 }
 
 /// Of one that is wanted from a CA, or that a CA issued and that serves a host.

@@ -64,14 +64,24 @@ impl Pair {
 
     /// Reads both from one text, as [`Pair::to_pem`] writes them.
     pub fn from_pem(pem: &str) -> Result<Self, PairError> {
-        let key = pem.find("-----BEGIN PRIVATE KEY-----").ok_or(PairError::NoKey)?;
+        let is_key = |at: &usize| {
+            pem[*at..].lines().next().is_some_and(|line| line.ends_with("PRIVATE KEY-----"))
+        };
+        let mut begins = pem.match_indices("-----BEGIN ").map(|(at, _)| at);
+        let key = begins.find(is_key).ok_or(PairError::NoKey)?;
         let (chain_pem, key_pem) = pem.split_at(key);
         Pair::parse(chain_pem, key_pem)
     }
 
     /// Chain and key in one text, so that one rename replaces both.
     pub fn to_pem(&self) -> String {
-        format!("{}{}", self.chain_pem, self.key_pem)
+        // Files of others may lack the last newline.
+        format!("{}\n{}", self.chain_pem.trim_end(), self.key_pem)
+    }
+
+    /// Less than a quarter of its life is left: whoever keeps it has given up.
+    pub fn is_late(&self, now: OffsetDateTime) -> bool {
+        self.not_after - now < (self.not_after - self.not_before) / 4
     }
 
     pub fn is_valid(&self, now: OffsetDateTime) -> bool {

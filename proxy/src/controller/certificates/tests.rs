@@ -289,7 +289,7 @@ fn files_cover_names_and_parents() {
     let mut certificates = open(&state_dir);
     let now = OffsetDateTime::now_utc();
     let files = ["app.example.com", "*.example.org"].map(|name| write_files(&state_dir, name, now));
-    assert_eq!(certificates.set_files(&files), []);
+    assert_eq!(certificates.set_files(&files, &[]), []);
     let hosts = [
         ("app.example.com", Trust::Public),
         ("www.example.com", Trust::None),
@@ -311,7 +311,7 @@ fn a_name_stands_in_one_certificate_only() {
     let state_dir = state_dir();
     let mut certificates = open(&state_dir);
     let now = OffsetDateTime::now_utc();
-    assert_eq!(certificates.set_files(&[write_files(&state_dir, "app.example.com", now)]), []);
+    assert_eq!(certificates.set_files(&[write_files(&state_dir, "app.example.com", now)], &[]), []);
     let assembled =
         certificates.assemble(&[wanted("app.example.com", RouteTls::Local)], &Stock::default());
     let [_default, leaf] = assembled.certificates.as_slice() else { panic!("two certificates") };
@@ -355,7 +355,7 @@ fn a_bad_file_is_named_and_the_others_stand() {
         (early.clone(), early.cert.clone(), "not valid before "),
     ] {
         let mut certificates = open(&state_dir);
-        let problems = certificates.set_files(&[files, good.clone()]);
+        let problems = certificates.set_files(&[files, good.clone()], &[]);
         let [problem] = problems.as_slice() else { panic!("{reason}: {problems:?}") };
         assert_eq!(problem.thing, thing.display().to_string());
         assert!(problem.reason.starts_with(reason), "{} is not {reason}", problem.reason);
@@ -373,10 +373,10 @@ fn a_file_that_turns_bad_leaves_the_old_one_in_service_until_it_expires() {
     let mut certificates = open(&state_dir);
     let app = [wanted("app.example.com", RouteTls::Auto)];
     let files = [write_files(&state_dir, "app.example.com", OffsetDateTime::now_utc())];
-    assert_eq!(certificates.set_files(&files), []);
+    assert_eq!(certificates.set_files(&files, &[]), []);
 
     fs::write(&files[0].cert, "half a renew").expect("write");
-    let problems = certificates.set_files(&files);
+    let problems = certificates.set_files(&files, &[]);
     assert_eq!(
         problems[0].reason,
         "no certificate in it (expected PEM); the certificate read before stays in service"
@@ -394,7 +394,7 @@ fn a_file_that_turns_bad_leaves_the_old_one_in_service_until_it_expires() {
     assert_eq!(expired.certificates.len(), 1);
     assert_eq!(expired.reports[0].state, CertificateState::Expired);
 
-    assert_eq!(certificates.set_files(&[]), []);
+    assert_eq!(certificates.set_files(&[], &[]), []);
     assert_eq!(certificates.assemble(&app, &Stock::default()).trust, [Trust::None]);
 }
 
@@ -588,7 +588,7 @@ fn a_named_certificate_is_used_and_no_other() {
     // `*.example.org` is in `_.example.org.crt`.
     let files = ["shared.example.com", "*.example.org", "a.example.com"]
         .map(|name| write_files(&state_dir, name, now));
-    assert_eq!(certificates.set_files(&files), []);
+    assert_eq!(certificates.set_files(&files, &[]), []);
     for (host, cert_name, want) in [
         ("a.example.com", "shared.example.com", Ok("shared.example.com")),
         ("a.example.com", "_.example.org", Ok("*.example.org")),

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use instant_acme::{Account, Key};
+use instant_acme::{
+    Account, AccountBuilder, AccountCredentials, Error, ExternalAccountKey, Key, NewAccount,
+};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::Mutex;
 
@@ -12,7 +14,7 @@ use super::desired::Desired;
 use super::gate::Gate;
 use super::order::OrderError;
 use super::shelf::Shelf;
-use crate::config::Directory;
+use crate::config::{Directory, ExternalAccount};
 
 pub struct Accounts {
     client: Client,
@@ -79,28 +81,42 @@ impl Accounts {
         }
     }
 
-    /// The key is on disk before the CA is asked: to one that it knows already, a CA answers with its
-    /// account (RFC 8555 section 7.3.1).
     async fn register(
         &self,
         id: &str,
         directory: &Directory,
         desired: &Desired,
     ) -> Result<Account, OrderError> {
-        let key = self.new_key(id)?;
+        let contact = desired.email.as_ref().map(|email| format!("mailto:{email}"));
         let passed = self.gate.pass().await;
         let builder = Account::builder_with_http(Box::new(self.client.clone()));
-        // The terms: nothing is desired before they are agreed to (`acme.agree_tos`).
-        let made = builder.create_from_key(key, directory.url.clone()).await?;
-        let (account, credentials) = made;
-        if let Some(email) = &desired.email {
-            account.update_contacts(&[&format!("mailto:{email}")]).await?;
-        }
+        let (account, credentials) = match &directory.external_account {
+            Some(external) => bind(builder, directory, external, contact.as_deref()).await?,
+            None => self.register_unbound(builder, id, directory, contact.as_deref()).await?,
+        };
         let credentials = serde_json::to_value(credentials).expect("its keys are strings");
         self.shelf.put_account(id, &credentials)?;
         drop(passed);
         tracing::info!("registered an account at {}", directory.url);
         Ok(account)
+    }
+
+    /// The key is on disk before the CA is asked: to one that it knows already, a CA answers with its
+    /// account (RFC 8555 section 7.3.1).
+    async fn register_unbound(
+        &self,
+        builder: AccountBuilder,
+        id: &str,
+        directory: &Directory,
+        contact: Option<&str>,
+    ) -> Result<(Account, AccountCredentials), OrderError> {
+        let key = self.new_key(id)?;
+        // The terms: nothing is desired before they are agreed to (`acme.agree_tos`).
+        let (account, credentials) = builder.create_from_key(key, directory.url.clone()).await?;
+        if let Some(contact) = contact {
+            account.update_contacts(&[contact]).await?;
+        }
+        Ok((account, credentials))
     }
 
     /// The key that a registration was begun with, or one for a registration that begins.
@@ -115,6 +131,24 @@ impl Accounts {
         self.shelf.put_account_key(id, der.secret_pkcs8_der())?;
         Ok((key, der.into()))
     }
+}
+
+/// Registers an account that belongs to one that people have at the CA. The library binds only keys
+/// that it has just made: a crash before the account is on disk leaves it at the CA, and the next
+/// order registers another one.
+async fn bind(
+    builder: AccountBuilder,
+    directory: &Directory,
+    external: &ExternalAccount,
+    contact: Option<&str>,
+) -> Result<(Account, AccountCredentials), Error> {
+    let new = NewAccount {
+        contact: contact.as_slice(),
+        terms_of_service_agreed: true,
+        only_return_existing: false,
+    };
+    let external = ExternalAccountKey::new(external.kid.clone(), &external.hmac_key);
+    builder.create(&new, directory.url.clone(), Some(&external)).await
 }
 
 /// A name for the account's file: the CA, and the address where there is one.

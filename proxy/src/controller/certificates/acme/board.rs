@@ -71,6 +71,7 @@ impl Board {
                         let name = server_name(identifier);
                         shown.tls_alpn01.retain(|shown| shown.names != [name.as_str()]);
                     }
+                    Answer::Dns01 { .. } => {}
                 }
             }
         });
@@ -112,6 +113,8 @@ pub fn put(answer: &Answer, challenges: &mut Challenges) -> Result<(), rcgen::Er
         Answer::TlsAlpn01 { identifier, key_authorization } => {
             challenges.tls_alpn01.push(challenge_certificate(identifier, key_authorization)?);
         }
+        // The DNS shows it, no worker.
+        Answer::Dns01 { .. } => {}
     }
     Ok(())
 }
@@ -135,7 +138,7 @@ fn challenge_certificate(
 
 /// What the CA asks for in its ClientHello: the name, or for an address its name in reverse DNS (RFC
 /// 8738 section 6).
-fn server_name(identifier: &str) -> String {
+pub fn server_name(identifier: &str) -> String {
     match identifier.parse() {
         Ok(IpAddr::V4(address)) => {
             let [a, b, c, d] = address.octets();

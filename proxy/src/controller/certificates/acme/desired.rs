@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::{ChallengeKind, Directory, KeyKind};
+use crate::config::{ChallengeKind, Directory, KeyKind, Proof};
 
 /// One certificate, whether it is there or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,4 +33,5 @@ pub struct Wishes {
     /// Each id once, sorted by it.
     pub certificates: Vec<Desired>,
     pub ca_file: Option<PathBuf>,
+    pub proof: Proof,
 }

@@ -38,6 +38,8 @@ pub enum Blame {
     Name,
     /// This host: its disk is full, or its workers do not answer.
     Host,
+    /// Nothing was ordered: the CA would not have seen what it looks for.
+    Preflight,
 }
 
 impl Failure {
@@ -49,10 +51,11 @@ impl Failure {
         retry_after: Option<Duration>,
         now: OffsetDateTime,
     ) -> Self {
-        let count = before.map_or(0, |before| before.count) + 1;
+        let before = before.map_or(0, |before| before.count);
+        let count = if blame == Blame::Preflight { before } else { before + 1 };
         let own = match blame {
             // It costs the CA nothing.
-            Blame::Host => WAITS[0],
+            Blame::Host | Blame::Preflight => WAITS[0],
             Blame::Ca | Blame::Name => WAITS[(count - 1).min(WAITS.len() - 1)],
         };
         let wait = own.max(retry_after.unwrap_or_default()).min(LONGEST);
@@ -100,6 +103,18 @@ mod tests {
     fn what_is_wrong_here_is_tried_again_each_minute() {
         let first = wait(None, Blame::Host, None);
         assert_eq!(wait(Some(&first), Blame::Host, None).next_try - START, Duration::minutes(1));
+    }
+
+    #[test]
+    fn a_preflight_that_fails_makes_no_other_wait_longer() {
+        let first = wait(None, Blame::Preflight, None);
+        assert_eq!(first.next_try - START, Duration::minutes(1));
+        let second = wait(Some(&first), Blame::Preflight, None);
+        assert_eq!(second.next_try - START, Duration::minutes(1));
+        let refused = wait(Some(&second), Blame::Name, None);
+        assert_eq!(refused.next_try - START, Duration::minutes(1));
+        let later = wait(Some(&refused), Blame::Preflight, None);
+        assert_eq!(wait(Some(&later), Blame::Name, None).next_try - START, Duration::minutes(10));
     }
 
     #[test]

@@ -20,11 +20,12 @@ use super::failures::{Blame, Failure};
 use super::gate::Gate;
 use super::order::{Errand, Experience, OrderError, Outcome, Shop};
 use super::plan::{Step, next_step};
+use super::proof::Proof;
 use super::record::{Issued, Pending, Record};
 use super::renewal::{self, Window};
 use super::shelf::Shelf;
 use super::{Progress, Stock};
-use crate::config::Directory;
+use crate::config::{self, ChallengeKind, Directory};
 
 /// Orders under way at a time.
 const MOST_ORDERS: usize = 8;
@@ -46,6 +47,7 @@ pub struct Keeper {
     pub(super) shop: Option<Arc<Shop>>,
     /// What the shop was made with.
     ca_file: Option<PathBuf>,
+    proof: config::Proof,
     /// Why there is no shop.
     pub(super) no_shop: Option<String>,
     orders: JoinSet<(String, Directory, Outcome)>,
@@ -84,6 +86,7 @@ impl Keeper {
             gate,
             shop: None,
             ca_file: None,
+            proof: config::Proof::default(),
             no_shop: None,
             orders: JoinSet::new(),
             under_way: HashMap::new(),
@@ -163,29 +166,35 @@ impl Keeper {
     }
 
     fn open_shop(&mut self, wishes: &Wishes) {
-        if wishes.certificates.is_empty() || (self.shop.is_some() && self.ca_file == wishes.ca_file)
-        {
+        let is_same = self.ca_file == wishes.ca_file && self.proof == wishes.proof;
+        if wishes.certificates.is_empty() || (self.shop.is_some() && is_same) {
             return;
         }
-        match Client::new(wishes.ca_file.as_deref()) {
-            Ok(client) => {
-                self.shop = Some(Arc::new(Shop {
-                    accounts: Accounts::new(client, self.shelf.clone(), self.gate.clone()),
-                    shelf: self.shelf.clone(),
-                    board: self.board.clone(),
-                    gate: self.gate.clone(),
-                }));
+        match self.new_shop(wishes) {
+            Ok(shop) => {
+                self.shop = Some(Arc::new(shop));
                 self.ca_file.clone_from(&wishes.ca_file);
+                self.proof.clone_from(&wishes.proof);
                 self.no_shop = None;
             }
             Err(error) => {
-                let error = format!("acme.ca_file: {error}");
                 if self.no_shop.as_ref() != Some(&error) {
                     tracing::error!("{error}");
                 }
                 self.no_shop = Some(error);
             }
         }
+    }
+
+    fn new_shop(&self, wishes: &Wishes) -> Result<Shop, String> {
+        let client = Client::new(wishes.ca_file.as_deref());
+        let client = client.map_err(|error| format!("acme.ca_file: {error}"))?;
+        Ok(Shop {
+            accounts: Accounts::new(client, self.shelf.clone(), self.gate.clone()),
+            shelf: self.shelf.clone(),
+            proof: Proof::new(&wishes.proof, self.board.clone()),
+            gate: self.gate.clone(),
+        })
     }
 
     pub(super) fn begin(&mut self, desired: &Desired, directory: Directory) {
@@ -422,6 +431,7 @@ fn errand(desired: &Desired, directory: &Directory, record: &Record) -> Errand {
         pending: record.pending.as_ref().filter(is_there).cloned(),
         experience: Experience { worked, failed: failed.and_then(|failure| failure.challenge) },
         challenge: worked,
+        is_first: before.is_none(),
         before: before.cloned(),
         says_before,
         desired: desired.clone(),
@@ -433,7 +443,7 @@ fn failure(
     record: &Record,
     directory: &Directory,
     error: &OrderError,
-    challenge: Option<crate::config::ChallengeKind>,
+    challenge: Option<ChallengeKind>,
 ) -> Failure {
     let before = record.failures.get(&directory.url);
     let retry_after = error.retry_after().and_then(|wait| wait.try_into().ok());

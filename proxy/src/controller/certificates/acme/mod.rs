@@ -8,16 +8,20 @@ mod board;
 mod client;
 mod desired;
 mod desk;
+mod dns;
 mod failures;
 mod gate;
 mod keeper;
 mod order;
 mod plan;
 mod policy;
+mod preflight;
+mod proof;
 mod record;
 mod renewal;
 mod requests;
 mod shelf;
+mod stranger;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,6 +44,7 @@ pub use self::desired::{Desired, Wishes};
 pub use self::desk::{Answer, Desk, Wish};
 pub use self::gate::{Closed, Gate};
 pub use self::policy::{is_address, is_local, permits};
+pub use self::proof::{challenges_for, challenges_for_all};
 pub use self::record::Issued;
 
 /// What there is: certificates, answers to challenges, and how each order stands. Replaced whole.

@@ -14,11 +14,13 @@ use rustls::pki_types::pem::PemObject;
 use time::OffsetDateTime;
 
 use super::accounts::Accounts;
-use super::board::{Board, BoardError};
 use super::client::Fault;
 use super::desired::Desired;
+use super::dns::record_name;
 use super::failures::Blame;
 use super::gate::Gate;
+use super::preflight::PreflightError;
+use super::proof::{Proof, ProofError};
 use super::record::{Answer, Issued, Origin, Pending};
 use super::shelf::Shelf;
 use crate::config::{ChallengeKind, Directory, KeyKind};
@@ -58,7 +60,9 @@ pub enum OrderError {
     #[error("{0}")]
     Store(#[from] StoreError),
     #[error("{0}")]
-    Board(#[from] BoardError),
+    Proof(#[from] ProofError),
+    #[error("{0}")]
+    Preflight(#[from] PreflightError),
     #[error("the signing request: {0}")]
     Request(#[from] rcgen::Error),
 }
@@ -73,7 +77,8 @@ impl OrderError {
             | OrderError::NoOrder
             | OrderError::Certificate(_)
             | OrderError::Names(_) => Blame::Ca,
-            OrderError::Store(_) | OrderError::Board(_) | OrderError::Request(_) => Blame::Host,
+            OrderError::Store(_) | OrderError::Proof(_) | OrderError::Request(_) => Blame::Host,
+            OrderError::Preflight(_) => Blame::Preflight,
         }
     }
 
@@ -88,7 +93,7 @@ impl OrderError {
     pub fn ends_order(&self) -> bool {
         !matches!(
             self,
-            OrderError::Ca { .. } | OrderError::Nonce | OrderError::Store(_) | OrderError::Board(_)
+            OrderError::Ca { .. } | OrderError::Nonce | OrderError::Store(_) | OrderError::Proof(_)
         )
     }
 }
@@ -146,7 +151,7 @@ fn said(problem: &Problem) -> String {
 pub struct Shop {
     pub accounts: Accounts,
     pub shelf: Arc<Shelf>,
-    pub board: Board,
+    pub proof: Arc<Proof>,
     pub gate: Gate,
 }
 
@@ -159,6 +164,8 @@ pub struct Errand {
     pub experience: Experience,
     /// What the CA was shown, or is about to be.
     pub challenge: Option<ChallengeKind>,
+    /// There is no certificate of these names yet: whether the CA could see us is not known.
+    pub is_first: bool,
     /// The certificate whose place it takes.
     pub before: Option<Issued>,
     /// The CA is told so.
@@ -186,7 +193,7 @@ impl Shop {
         let result = self.persist(&mut errand).await;
         let over = result.as_ref().map_or_else(OrderError::ends_order, |_| true);
         if over && let Some(pending) = errand.pending.take() {
-            self.board.take_down(&pending.answers);
+            self.proof.take_down(&pending.answers).await;
         }
         Outcome { result, pending: errand.pending, challenge: errand.challenge }
     }
@@ -198,7 +205,11 @@ impl Shop {
             rounds += 1;
             match self.attempt(errand).await {
                 Err(OrderError::Nonce) if rounds < NONCE_ROUNDS => {}
-                Err(OrderError::NoOrder) if rounds < NONCE_ROUNDS => errand.pending = None,
+                Err(OrderError::NoOrder) if rounds < NONCE_ROUNDS => {
+                    if let Some(pending) = errand.pending.take() {
+                        self.proof.take_down(&pending.answers).await;
+                    }
+                }
                 Err(error @ OrderError::NoAccount) => {
                     let reason = error.to_string();
                     self.accounts.discard(&errand.directory, &errand.desired, &reason).await;
@@ -214,6 +225,7 @@ impl Shop {
     }
 
     async fn attempt(&self, errand: &mut Errand) -> Result<Issued, OrderError> {
+        self.look_first(errand).await?;
         let account = self.accounts.get(&errand.directory, &errand.desired).await?;
         let known = errand.pending.as_ref().and_then(|pending| pending.order.clone());
         let mut order = match known {
@@ -227,6 +239,20 @@ impl Shop {
             chain => chain?,
         };
         errand.issued(&chain_pem)
+    }
+
+    /// What the CA could not see is not ordered.
+    async fn look_first(&self, errand: &mut Errand) -> Result<(), OrderError> {
+        if !errand.is_first || errand.pending.is_some() {
+            return Ok(());
+        }
+        let preferred = preference(&errand.desired.challenges, errand.experience);
+        for name in &errand.desired.names {
+            let works = self.proof.look(name, &preferred).await?;
+            errand.experience.worked = works.or(errand.experience.worked);
+        }
+        errand.is_first = false;
+        Ok(())
     }
 
     /// Writes down what it takes to go on with the order, places it, and writes down which it is. A
@@ -326,7 +352,7 @@ impl Shop {
             pending.answers.clone_from(&answers);
             self.keep(&errand.desired, pending);
         }
-        self.board.show(&answers).await?;
+        self.proof.show(&answers).await?;
         tell_to_look(order, &kinds).await
     }
 }
@@ -442,6 +468,10 @@ fn answer(
             Answer::Http01 { token: challenge.token.clone(), key_authorization }
         }
         ChallengeKind::TlsAlpn01 => Answer::TlsAlpn01 { identifier, key_authorization },
+        ChallengeKind::Dns01 => Answer::Dns01 {
+            name: record_name(&identifier),
+            value: challenge.key_authorization().dns_value(),
+        },
     };
     Ok((kind, answer))
 }
@@ -450,6 +480,7 @@ fn kind_of(kind: ChallengeKind) -> ChallengeType {
     match kind {
         ChallengeKind::Http01 => ChallengeType::Http01,
         ChallengeKind::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        ChallengeKind::Dns01 => ChallengeType::Dns01,
     }
 }
 

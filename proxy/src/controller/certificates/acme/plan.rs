@@ -92,7 +92,7 @@ mod tests {
     const NOW: OffsetDateTime = time::macros::datetime!(2026-01-01 00:00 UTC);
 
     fn directory(name: &str) -> Directory {
-        Directory { url: format!("https://{name}/directory") }
+        Directory::at(&format!("https://{name}/directory"))
     }
 
     fn desired() -> Desired {

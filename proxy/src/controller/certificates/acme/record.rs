@@ -101,6 +101,9 @@ pub enum Answer {
     Http01 { token: String, key_authorization: String },
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01 { identifier: String, key_authorization: String },
+    /// A TXT record; where an alias leads the name elsewhere, it stands there.
+    #[serde(rename = "dns-01")]
+    Dns01 { name: String, value: String },
 }
 
 impl fmt::Debug for Pending {

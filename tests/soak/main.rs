@@ -93,7 +93,7 @@ fn config(options: &Options, upstream: &Upstream, number: u64) -> Config {
     let config = Config::new().top(&format!("handoff = {:?}", options.mode)).route(HOST, &upstream);
     let config = (0..options.routes)
         .fold(config, |config, number| config.route(&format!("app{number}.test"), &upstream));
-    config.section(&format!("[limits]\nstreams = {}", 100 + number % 2))
+    config.section(&format!("[limits]\nstreams = {}", 100 + number % 3))
 }
 
 fn start_load(baton: &Baton, options: &Options) -> Running {

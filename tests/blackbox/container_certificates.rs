@@ -122,7 +122,7 @@ async fn single_domain_certificates_and_a_ca_of_the_containers_own() {
     let (baton, pebble) = site(&docker, "single.example.com", "automatic = false").await;
     // The configuration's CA cannot be reached any more; the container's is the one that runs.
     let acme = format!(
-        "[acme]\nagree_tos = true\nallow = [\"*.single.example.com\"]\nautomatic = false\ndirectory = \"https://127.0.0.1:9/\"\n\
+        "[acme]\nagree_tos = true\npreflight = false\nallow = [\"*.single.example.com\"]\nautomatic = false\ndirectory = \"https://127.0.0.1:9/\"\n\
          ca_file = {:?}",
         pebble.ca_file()
     );

@@ -201,7 +201,7 @@ impl CaProxy {
     /// The keys of `[acme]` that lead to it.
     pub fn acme(&self, pebble: &Pebble) -> String {
         format!(
-            "[acme]\nagree_tos = true\ndirectory = {:?}\nca_file = {:?}",
+            "[acme]\nagree_tos = true\npreflight = false\ndirectory = {:?}\nca_file = {:?}",
             self.directory(),
             pebble.ca_file()
         )

@@ -1,5 +1,5 @@
-//! Certificate files that the configuration names, one by one or by their directories. They are other people's: only read, and what is
-//! wrong with one is a value that leaves the others alone.
+//! Certificate files that the configuration names, one by one or by their directories. They are other
+//! people's: only read, and what is wrong with one is a value that leaves the others alone.
 
 use std::path::{Path, PathBuf};
 

@@ -87,6 +87,58 @@ async fn port_path_dest_and_proto_are_obeyed() {
 }
 
 #[tokio::test]
+async fn virtual_host_multiports_leads_to_several_ports() {
+    let docker = Docker::connect();
+    let baton = watching(&docker).await;
+    let multiports = r#"
+front.multi.test:
+  /:
+    port: 8080
+  /api/:
+    port: "8080"
+    dest: /v1/
+  /other/:
+    port: 9090
+  /bad/:
+    proto: uwsgi
+back.multi.test:
+  /:
+    port: 8080
+"#;
+    let environment = [
+        ("VIRTUAL_HOST_MULTIPORTS", multiports),
+        // Overridden.
+        ("VIRTUAL_HOST", "other.multi.test"),
+        ("VIRTUAL_PORT", "1"),
+    ];
+    let _both = docker.run_options("both", &environment, &[], &["--listen", "0.0.0.0:8080"]);
+    let torn = [("VIRTUAL_HOST_MULTIPORTS", "a: ["), ("VIRTUAL_HOST", "torn.test")];
+    let _torn = docker.run("torn", &torn, &[]);
+    baton.wait_up("back.multi.test", 1).await;
+    baton.wait_up("front.multi.test", 2).await;
+    for (url, target) in [
+        ("https://front.multi.test/headers", "/headers"),
+        ("https://front.multi.test/api/headers", "/v1/headers"),
+        ("https://back.multi.test/headers", "/headers"),
+    ] {
+        let answer = baton.curl(url).run().await;
+        assert_eq!(answer.field("x-upstream"), Some("both"), "{url}");
+        assert_eq!(answer.json()["target"], target, "{url}");
+    }
+    // Nobody listens there.
+    assert_eq!(baton.curl("https://front.multi.test/other/").run().await.status, 503);
+    assert_eq!(baton.curl("http://other.multi.test/").run().await.status, 503);
+    let shown = baton.routes_json().to_string();
+    assert!(shown.contains(":9090"), "{shown}");
+    let limit = std::time::Duration::from_secs(20);
+    let read = async || reason(&baton.routes_json(), "torn");
+    let why = baton_tests::until("the container with torn YAML", limit, read).await;
+    let diagnoses = baton.routes_json()["diagnoses"].to_string();
+    assert!(diagnoses.contains("uwsgi") && diagnoses.contains("is not supported"), "{diagnoses}");
+    assert!(why.starts_with("VIRTUAL_HOST_MULTIPORTS is not YAML"), "{why}");
+}
+
+#[tokio::test]
 async fn batons_own_labels_win_over_the_environment() {
     let docker = Docker::connect();
     let baton = watching(&docker).await;

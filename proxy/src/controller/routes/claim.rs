@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Inputs;
+use super::multiports::{self, Entry};
 use super::opinion::{Opinion, Opinions, OrderOpinions};
 use super::settings::{self, Key, Router, Written};
 use super::table::{Diagnosis, RouteKey, UpstreamEntry, UpstreamState};
@@ -109,12 +110,23 @@ impl<'a> Reading<'a> {
     }
 
     fn router(&mut self, router: Router<'a>, inputs: &Inputs<'_>) -> Result<(), Refused> {
+        if let Some(written) = router.written(Key::Multiports).into_iter().next() {
+            match router.written(Key::Host).into_iter().find(|host| host.is_label) {
+                // A label wins over the environment.
+                Some(label) => {
+                    let problem = format!("is not used: {} says which hosts", label.name);
+                    self.diagnose(written.name, "", problem);
+                }
+                None => return self.multiports(router, &written, inputs),
+            }
+        }
         let hosts = self.hosts(router)?;
         let protocol = self.protocol(router)?;
         let path = self.path(router)?;
         let replace_prefix = self.replace_prefix(router, path.as_ref().map(|(path, _)| path));
         let says = self.says(router);
-        let upstream = self.upstream(router, protocol, inputs);
+        let port = self.first(router, Key::Port, port).map(|(port, _)| port);
+        let upstream = self.upstream(router, protocol, port, inputs);
         let probe = upstream.address.and_then(|address| probe_target(self.container, address));
         for (host, host_setting) in hosts {
             let (path, path_setting) = path
@@ -138,6 +150,93 @@ impl<'a> Reading<'a> {
             });
         }
         Ok(())
+    }
+
+    /// VIRTUAL_HOST_MULTIPORTS overrides the VIRTUAL_* beside it. What is wrong with one host or path
+    /// takes that one away.
+    fn multiports(
+        &mut self,
+        router: Router<'a>,
+        written: &Written<'a>,
+        inputs: &Inputs<'_>,
+    ) -> Result<(), Refused> {
+        let setting = &written.name;
+        let read = match multiports::parse(written.value) {
+            Ok(read) => read,
+            Err(problem) => {
+                self.diagnose(setting.clone(), "", problem.clone());
+                return self.refuse(format!("{setting} {problem}"));
+            }
+        };
+        for (place, problem) in read.problems {
+            self.diagnose(setting.clone(), &place, problem);
+        }
+        let says = self.says(router);
+        for entry in &read.entries {
+            if let Some(claim) = self.multiport(router, setting, entry, &says, inputs) {
+                self.claims.push(claim);
+            }
+        }
+        if self.claims.is_empty() {
+            return self.refuse(format!("{setting} has no usable host"));
+        }
+        Ok(())
+    }
+
+    fn multiport(
+        &mut self,
+        router: Router<'a>,
+        setting: &str,
+        entry: &Entry,
+        says: &Opinions,
+        inputs: &Inputs<'_>,
+    ) -> Option<Claim<'a>> {
+        let place = |key: &str| format!("{setting} {}{} {key}", entry.host, entry.path);
+        let mut unusable = |key: &str, value: &str, error: String| {
+            self.diagnose(place(key), value, error);
+        };
+        let host = entry.host.parse::<HostPattern>();
+        let host = host.map_err(|error| unusable("host", &entry.host, error.to_string())).ok()?;
+        let path = PathPattern::from_virtual_path(&entry.path);
+        let path = path.map_err(|error| unusable("path", &entry.path, error.to_string())).ok()?;
+        let spoken = match entry.proto.as_deref().map(protocol) {
+            None => UpstreamProtocol::default(),
+            Some(Ok(Protocol::Spoken(protocol))) => protocol,
+            Some(Ok(Protocol::Unsupported)) => {
+                let problem = "is not supported: baton speaks http, https, grpc and grpcs";
+                unusable("proto", entry.proto.as_deref().unwrap_or_default(), problem.to_owned());
+                return None;
+            }
+            Some(Err(problem)) => {
+                unusable("proto", entry.proto.as_deref().unwrap_or_default(), problem);
+                UpstreamProtocol::default()
+            }
+        };
+        let port = entry
+            .port
+            .as_deref()
+            .and_then(|text| port(text).map_err(|problem| unusable("port", text, problem)).ok());
+        let replace_prefix = entry.dest.as_deref().and_then(|text| match destination(text) {
+            Ok(_) if matches!(path, PathPattern::Regex(_)) => {
+                let problem = "has no effect: the path is a regular expression";
+                unusable("dest", text, problem.to_owned());
+                None
+            }
+            dest => dest.map_err(|problem| unusable("dest", text, problem)).ok(),
+        });
+        let upstream = self.upstream(router, spoken, port, inputs);
+        Some(Claim {
+            container: self.container,
+            host,
+            host_setting: setting.to_owned(),
+            path: normal(path),
+            path_setting: place("path"),
+            replace_prefix,
+            prefix_setting: place("dest"),
+            says: says.clone(),
+            probe: upstream.address.and_then(|address| probe_target(self.container, address)),
+            upstream,
+        })
     }
 
     /// Each host once, with the setting that names it.
@@ -222,9 +321,9 @@ impl<'a> Reading<'a> {
         &mut self,
         router: Router<'a>,
         protocol: UpstreamProtocol,
+        port: Option<u16>,
         inputs: &Inputs<'_>,
     ) -> UpstreamEntry {
-        let port = self.first(router, Key::Port, port).map(|(port, _)| port);
         let port = port.unwrap_or_else(|| default_port(self.container));
         let weight = self.first(router, Key::Weight, weight).map_or(1, |(weight, _)| weight);
         let ip = self.ip(router, inputs.prefer_ipv6);

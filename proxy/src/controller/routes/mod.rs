@@ -1,6 +1,7 @@
 //! From containers and configuration to the route table: a pure function.
 
 mod claim;
+mod multiports;
 mod opinion;
 mod settings;
 mod table;

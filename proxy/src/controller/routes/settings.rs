@@ -8,6 +8,7 @@ use crate::controller::docker::{Container, LABEL_PREFIX, NGINX_PROXY_PREFIX};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     Host,
+    Multiports,
     Port,
     Path,
     StripPrefix,
@@ -32,8 +33,9 @@ pub(super) enum Key {
 }
 
 impl Key {
-    const ALL: [Key; 22] = [
+    const ALL: [Key; 23] = [
         Key::Host,
+        Key::Multiports,
         Key::Port,
         Key::Path,
         Key::StripPrefix,
@@ -85,6 +87,7 @@ impl Key {
     fn variables(self) -> &'static [&'static str] {
         match self {
             Key::Host => &["VIRTUAL_HOST"],
+            Key::Multiports => &["VIRTUAL_HOST_MULTIPORTS"],
             Key::Port => &["VIRTUAL_PORT"],
             Key::Path => &["VIRTUAL_PATH"],
             Key::Dest => &["VIRTUAL_DEST"],
@@ -109,7 +112,7 @@ impl Key {
     /// Whether a router without it has the container's: facts about the container are inherited,
     /// those about a route are not.
     fn inherited(self) -> bool {
-        !matches!(self, Key::Host | Key::Path | Key::StripPrefix | Key::Dest)
+        !matches!(self, Key::Host | Key::Multiports | Key::Path | Key::StripPrefix | Key::Dest)
     }
 }
 
@@ -380,13 +383,10 @@ mod tests {
     #[test]
     fn variables_of_later_versions_are_named() {
         let container = container(
-            &[("VIRTUAL_HOST", "a"), ("VIRTUAL_HOST_MULTIPORTS", "a: {}"), ("CERT_NAME", "")],
+            &[("VIRTUAL_HOST", "a"), ("VIRTUAL_SOMETHING", "1"), ("CERT_NAME", "")],
             &[("com.github.nginx-proxy.nginx-proxy.keepalive", "1")],
         );
         let names: Vec<String> = unused(&container).into_iter().map(|unused| unused.name).collect();
-        assert_eq!(
-            names,
-            ["VIRTUAL_HOST_MULTIPORTS", "com.github.nginx-proxy.nginx-proxy.keepalive"]
-        );
+        assert_eq!(names, ["VIRTUAL_SOMETHING", "com.github.nginx-proxy.nginx-proxy.keepalive"]);
     }
 }

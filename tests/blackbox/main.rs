@@ -28,6 +28,7 @@ mod reload;
 mod routing;
 mod service;
 mod stage;
+mod systemd_unit;
 mod tls;
 mod upstreams;
 mod websocket;

@@ -62,6 +62,7 @@ fn missing(need_dockerd: bool) -> Vec<&'static str> {
         without("pebble", "pebble"),
         without("knotd", "knot"),
         without("kdig", "knot-dnsutils"),
+        without("systemd-analyze", "systemd"),
     ];
     [docker.or(dockerd), busybox].into_iter().chain(rest).flatten().collect()
 }

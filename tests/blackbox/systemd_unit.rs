@@ -1,0 +1,53 @@
+//! The unit that is delivered: systemd understands every line of it, and it leaves little open.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use baton_tests::baton_binary;
+
+use crate::stage::text;
+
+/// Of 100: what is left is the host's network, Docker's group and the two capabilities.
+const EXPOSURE: &str = "--threshold=20";
+
+#[test]
+fn systemd_takes_the_unit_without_a_word() {
+    let unit = std::fs::read_to_string(delivered("baton.service")).expect("the unit");
+    // It insists that the programs are there.
+    let unit = unit.replace("/usr/bin/baton", text(&baton_binary()));
+    let directory = tempfile::tempdir().expect("temp dir");
+    let copy = directory.path().join("baton.service");
+    std::fs::write(&copy, unit).expect("a copy");
+    // Of this file alone, a key that it does not know is a failure too.
+    analyze(&["verify", "--man=no", "--recursive-errors=no", text(&copy)]);
+}
+
+#[test]
+fn the_unit_leaves_little_open() {
+    let unit = delivered("baton.service");
+    analyze(&["security", "--no-pager", "--offline=true", EXPOSURE, text(&unit)]);
+}
+
+#[test]
+fn the_user_of_the_unit_is_made_by_sysusers() {
+    let root = tempfile::tempdir().expect("temp dir");
+    std::fs::create_dir(root.path().join("etc")).expect("etc");
+    let made = Command::new("systemd-sysusers")
+        .arg("--root")
+        .arg(root.path())
+        .arg(delivered("baton.sysusers"))
+        .output()
+        .expect("systemd-sysusers");
+    assert!(made.status.success(), "{made:?}");
+    let users = std::fs::read_to_string(root.path().join("etc/passwd")).expect("passwd");
+    assert!(users.starts_with("baton:"), "{users}");
+}
+
+fn delivered(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd").join(name)
+}
+
+fn analyze(arguments: &[&str]) {
+    let output = Command::new("systemd-analyze").args(arguments).output().expect("systemd-analyze");
+    assert!(output.status.success(), "{output:?}");
+}

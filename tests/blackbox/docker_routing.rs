@@ -112,8 +112,8 @@ back.multi.test:
         ("VIRTUAL_PORT", "1"),
     ];
     let _both = docker.run_options("both", &environment, &[], &["--listen", "0.0.0.0:8080"]);
-    let torn = [("VIRTUAL_HOST_MULTIPORTS", "a: ["), ("VIRTUAL_HOST", "torn.test")];
-    let _torn = docker.run("torn", &torn, &[]);
+    let unreadable = [("VIRTUAL_HOST_MULTIPORTS", "a: ["), ("VIRTUAL_HOST", "torn.test")];
+    let torn = docker.run("torn", &unreadable, &[]);
     baton.wait_up("back.multi.test", 1).await;
     baton.wait_up("front.multi.test", 2).await;
     for (url, target) in [
@@ -131,7 +131,7 @@ back.multi.test:
     let shown = baton.routes_json().to_string();
     assert!(shown.contains(":9090"), "{shown}");
     let limit = std::time::Duration::from_secs(20);
-    let read = async || reason(&baton.routes_json(), "torn");
+    let read = async || reason(&baton.routes_json(), torn.name());
     let why = baton_tests::until("the container with torn YAML", limit, read).await;
     let diagnoses = baton.routes_json()["diagnoses"].to_string();
     assert!(diagnoses.contains("uwsgi") && diagnoses.contains("is not supported"), "{diagnoses}");

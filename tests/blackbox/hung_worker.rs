@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use baton_tests::{exchange_within, until};
+use baton_tests::{exchange_within, hang, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::task::JoinSet;
@@ -46,8 +46,7 @@ async fn a_hung_worker_loses_its_queue_to_the_next_one_in_the_end(mode: Mode) {
 
 /// A worker that is stopped, and clients that wait in its accept queues.
 async fn hang_with_a_queue(stage: &Stage) -> (Pid, JoinSet<String>) {
-    let worker = Pid::from_raw(stage.baton.worker_pid());
-    kill(worker, Signal::SIGSTOP).expect("it is running");
+    let worker = hang(stage.baton.worker_pid()).await;
     let address = stage.baton.http_address();
     let mut clients = JoinSet::new();
     for _ in 0..WAITING {

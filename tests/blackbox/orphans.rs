@@ -1,7 +1,7 @@
 //! A controller that is killed: its workers serve on, and the next controller takes them over.
 
 use baton_load::{Kind, Load, Running};
-use baton_tests::{Baton, Config, Docker, until};
+use baton_tests::{Baton, Config, Docker, hang, until};
 use serde_json::Value;
 
 use crate::stage::{LIMIT, Mode, Stage, find, in_modes, tunnels_lived_on};
@@ -93,8 +93,7 @@ async fn an_idle_worker_that_hangs_is_not_waited_for(mode: Mode) {
     let mut stage = Stage::start(mode).await;
     let worker = stage.baton.worker_pid();
     stage.baton.kill_controller().await;
-    let worker = nix::unistd::Pid::from_raw(worker);
-    nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGSTOP).expect("it is running");
+    hang(worker).await;
     stage.baton.start_controller();
     stage.baton.wait_said("has lost its controller and does not answer: killing it").await;
     // On other ports: those of the configuration are free ones.

@@ -12,6 +12,7 @@ pub mod drain;
 pub mod fields;
 pub mod http1;
 pub mod http2;
+pub mod linger;
 pub mod local;
 pub mod message;
 pub mod page;

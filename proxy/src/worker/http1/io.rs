@@ -115,12 +115,6 @@ impl Io {
         }
         Poll::Ready(Ok(()))
     }
-
-    /// Flushes, then says that nothing more will be sent.
-    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_flush(cx))?;
-        Pin::new(&mut self.transport).poll_shutdown(cx)
-    }
 }
 
 impl Output {

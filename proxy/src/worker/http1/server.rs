@@ -14,6 +14,7 @@ use super::head::{HeadError, HeadLimits, ParsedRequest, take_request};
 use super::io::Io;
 use crate::worker::drain::{DrainWatch, Phase};
 use crate::worker::fields::{FieldSink, put_response};
+use crate::worker::linger;
 use crate::worker::local::{Local, Peer};
 use crate::worker::message::{BodyLength, Part, RequestHead, ResponseHead};
 use crate::worker::page::Page;
@@ -21,12 +22,6 @@ use crate::worker::relay::{ClientError, Downstream};
 use crate::worker::request::{self, Outcome, Switch};
 use crate::worker::transport::Transport;
 use crate::worker::tunnel::{End, Tunnel};
-
-/// After the last response: how long, and for how many bytes, the client may go on sending before
-/// the connection is closed under it. Closed at once, the kernel would answer those bytes by a
-/// reset, and the reset would destroy the response on its way.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 1 << 20;
 
 /// A connection and all that it is doing.
 pub struct Connection {
@@ -161,21 +156,11 @@ impl Connection {
 
     /// Closes so that the last response arrives.
     async fn close(&mut self) {
-        let io = &mut self.io;
-        let closing = async {
-            poll_fn(|cx| io.poll_shutdown(cx)).await?;
-            let mut drained = 0;
-            while drained < LINGER_BYTES {
-                io.input.clear();
-                match poll_fn(|cx| io.poll_fill(cx, true)).await? {
-                    0 => break,
-                    read => drained += read,
-                }
-            }
-            std::io::Result::Ok(())
-        };
-        // Whatever went wrong, the connection is over.
-        let _ = timeout(LINGER, closing).await;
+        let limit = self.local.settings.timeouts.send_idle;
+        let flushed = timeout(limit, poll_fn(|cx| self.io.poll_flush(cx))).await;
+        if matches!(flushed, Ok(Ok(()))) {
+            linger::close(&mut self.io.transport).await;
+        }
     }
 }
 

@@ -64,6 +64,11 @@ impl Coalesce {
         self.0.borrow_mut().gathered().extend_from_slice(&GOAWAY);
     }
 
+    /// Back again, once h2 has given up its half.
+    pub fn into_transport(self) -> Option<Transport> {
+        Rc::into_inner(self.0).map(|state| state.into_inner().transport)
+    }
+
     /// Sends what was gathered. Ready when all of it has left this process.
     pub fn poll_send(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_send(cx)

@@ -22,6 +22,7 @@ use super::windows;
 use crate::worker::drain::Phase;
 use crate::worker::fields::put_response;
 use crate::worker::http1::head::check_authority;
+use crate::worker::linger;
 use crate::worker::local::{Local, Peer};
 use crate::worker::message::{BodyLength, Fields, Part, RequestHead, ResponseHead, Upgrade};
 use crate::worker::relay::{ClientError, Downstream};
@@ -61,7 +62,7 @@ impl Connection {
         let stream = |request, respond| {
             serve_stream(local.clone(), peer.clone(), tunnels.clone(), request, respond)
         };
-        Driver {
+        let end = Driver {
             output: &output,
             connection,
             streams: FuturesUnordered::new(),
@@ -74,6 +75,12 @@ impl Connection {
         }
         .run(stream)
         .await;
+        // Streams' last frames are on their way, and the client's may be.
+        if end == Ended::Orderly
+            && let Some(mut transport) = output.into_transport()
+        {
+            linger::close(&mut transport).await;
+        }
     }
 }
 
@@ -126,16 +133,27 @@ enum Leaving {
     Final,
 }
 
+#[derive(Debug, PartialEq, Eq)]
+enum Ended {
+    /// All was sent that there was to say.
+    Orderly,
+    /// By an error, or by a limit.
+    CutOff,
+}
+
 impl<F: Future<Output = ()>> Driver<'_, F> {
-    async fn run(mut self, stream: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F) {
-        poll_fn(|cx| self.poll_turn(cx, &stream)).await;
+    async fn run(
+        mut self,
+        stream: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
+    ) -> Ended {
+        poll_fn(|cx| self.poll_turn(cx, &stream)).await
     }
 
     fn poll_turn(
         &mut self,
         cx: &mut Context<'_>,
         stream: &impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
-    ) -> Poll<()> {
+    ) -> Poll<Ended> {
         self.poll_leave(cx);
         let over = loop {
             self.poll_streams(cx);
@@ -146,20 +164,20 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
             }
         };
         match self.output.poll_send(cx) {
-            Poll::Ready(Err(_)) => return Poll::Ready(()),
-            Poll::Ready(Ok(())) if over => return Poll::Ready(()),
+            Poll::Ready(Err(_)) => return Poll::Ready(Ended::CutOff),
+            Poll::Ready(Ok(())) if over => return Poll::Ready(Ended::Orderly),
             // What is still to be sent wakes this task when the socket takes it.
             _ => {}
         }
         if self.is_cut_off(cx) {
-            return Poll::Ready(());
+            return Poll::Ready(Ended::CutOff);
         }
         let is_last = matches!(self.leaving, Leaving::Final) && self.streams.is_empty();
         if over || is_last {
             // A client that answers no ping, or reads nothing, would stay for ever.
             let limit = self.send_idle;
             let ending = self.ending.get_or_insert_with(|| Box::pin(sleep(limit)));
-            return ending.as_mut().poll(cx);
+            return ending.as_mut().poll(cx).map(|()| Ended::CutOff);
         }
         if matches!(self.leaving, Leaving::No) && self.idle.poll_over(cx, self.streams.is_empty()) {
             self.announce();

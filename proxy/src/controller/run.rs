@@ -144,6 +144,7 @@ async fn control(
         reachable: begun.reachable,
         stock,
         gate: acme.gate(),
+        admin: admin.pauses(),
         holding: begun.holding,
         orders,
         generations: begun.generations,

@@ -1,6 +1,7 @@
 //! Answers on the admin socket; it holds no state but what the controller publishes to it.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +36,8 @@ const MAX_CONNECTIONS: usize = 32;
 const MAX_ORDER: usize = 64 * 1024;
 /// For everything that one connection asks.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
+/// For the answers under way when the server is paused.
+const PAUSE_LIMIT: Duration = Duration::from_secs(2);
 /// For a worker to tell its counters: `status` goes without them after it.
 const STATS_LIMIT: Duration = Duration::from_secs(1);
 /// For an order at a CA, or a revocation: whoever asked is told then that it is under way.
@@ -81,13 +84,21 @@ pub struct Sources {
 #[derive(Debug)]
 pub struct Server {
     stop: oneshot::Sender<()>,
+    pauses: Pauses,
     task: JoinHandle<()>,
 }
 
 impl Server {
     pub fn start(socket: ControlSocket, sources: Sources) -> Self {
         let (stop, stopped) = oneshot::channel();
-        Server { stop, task: tokio::spawn(accept(socket, Arc::new(sources), stopped)) }
+        let (pauses, asked) = mpsc::channel(1);
+        let task = tokio::spawn(accept(socket, Arc::new(sources), stopped, asked));
+        Server { stop, pauses: Pauses(pauses), task }
+    }
+
+    /// What pauses this server.
+    pub fn pauses(&self) -> Pauses {
+        self.pauses.clone()
     }
 
     /// Closes the socket and every connection, and removes the file.
@@ -99,17 +110,64 @@ impl Server {
     }
 }
 
-async fn accept(socket: ControlSocket, sources: Arc<Sources>, mut stop: oneshot::Receiver<()>) {
+/// Pauses the server, so that exec cuts no answer off.
+#[derive(Debug, Clone)]
+pub struct Pauses(mpsc::Sender<Pause>);
+
+#[derive(Debug)]
+struct Pause {
+    quiet: oneshot::Sender<()>,
+    over: oneshot::Receiver<()>,
+}
+
+/// While it lives, nobody is answered, and who connects waits in the kernel's queue, where the next
+/// program finds them.
+#[derive(Debug)]
+#[must_use]
+pub struct Paused {
+    _over: oneshot::Sender<()>,
+}
+
+impl Pauses {
+    /// Waits until what was asked before is answered, or [`PAUSE_LIMIT`] is over.
+    pub async fn pause(&self) -> Paused {
+        let (quiet, is_quiet) = oneshot::channel();
+        let (_over, over) = oneshot::channel();
+        // A server that has stopped is quiet.
+        if self.0.send(Pause { quiet, over }).await.is_ok() {
+            let _ = is_quiet.await;
+        }
+        Paused { _over }
+    }
+}
+
+async fn accept(
+    socket: ControlSocket,
+    sources: Arc<Sources>,
+    mut stop: oneshot::Receiver<()>,
+    mut pauses: mpsc::Receiver<Pause>,
+) {
     let mut connections = JoinSet::new();
+    // Dropped for a pause: every connection ends with the answer that it waits for.
+    let (mut last_answers, mut last) = watch::channel(());
     loop {
         tokio::select! {
             _ = &mut stop => return,
+            Some(Pause { quiet, over }) = pauses.recv() => {
+                drop(last_answers);
+                let all = async { while connections.join_next().await.is_some() {} };
+                // Who is still there, is not answered by this program.
+                let _ = timeout(PAUSE_LIMIT, all).await;
+                let _ = quiet.send(());
+                let _ = over.await;
+                (last_answers, last) = watch::channel(());
+            }
             Some(_) = connections.join_next() => {}
             accepted = socket.listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                 match accepted {
                     Ok((stream, _)) => {
-                        let connection = timeout(CONNECTION_LIMIT, serve(stream, sources.clone()));
-                        connections.spawn(connection);
+                        let connection = serve(stream, sources.clone(), last.clone());
+                        connections.spawn(timeout(CONNECTION_LIMIT, connection));
                     }
                     Err(e) => {
                         // Out of descriptors: the next accept would fail at once too.
@@ -122,7 +180,7 @@ async fn accept(socket: ControlSocket, sources: Arc<Sources>, mut stop: oneshot:
     }
 }
 
-async fn serve(stream: UnixStream, sources: Arc<Sources>) {
+async fn serve(stream: UnixStream, sources: Arc<Sources>, mut last: watch::Receiver<()>) {
     let permitted = is_permitted(&stream);
     let service = service_fn(|request: Request<Incoming>| {
         let sources = sources.clone();
@@ -131,8 +189,16 @@ async fn serve(stream: UnixStream, sources: Arc<Sources>) {
             Ok::<_, Infallible>(answer)
         }
     });
-    let connection = hyper::server::conn::http1::Builder::new();
-    if let Err(e) = connection.serve_connection(TokioIo::new(stream), service).await {
+    let builder = hyper::server::conn::http1::Builder::new();
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = &mut connection => served,
+        _ = last.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(e) = served {
         tracing::debug!("admin socket: {e}");
     }
 }
@@ -366,6 +432,29 @@ mod tests {
         let path = running.directory.path().join("s");
         running.server.stop().await;
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_pause_waits_for_answers_and_leaves_the_next_in_the_queue() {
+        let mut running = Running::start();
+        let socket = running.directory.path().join("s");
+        let reload = tokio::spawn({
+            let socket = socket.clone();
+            async move { exchange(&socket, Method::POST, "/reload").await }
+        });
+        let Some(Order::Reload(reply)) = running.orders.recv().await else { panic!("a reload") };
+        let pauses = running.server.pauses();
+        let mut pausing = pin!(pauses.pause());
+        assert!(futures_util::poll!(pausing.as_mut()).is_pending());
+        let reloaded = Reloaded { changes: vec![], warnings: vec![], snapshot: 1, handoff: None };
+        reply.send(Ok(reloaded)).expect("waiting");
+        let paused = pausing.await;
+        reload.await.expect("no panic").expect("answered before the pause");
+
+        let mut next = pin!(running.ask(Method::GET, "/certs"));
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        drop(paused);
+        assert_eq!(next.await.expect("answered after the pause"), "[]\n");
     }
 
     #[tokio::test]

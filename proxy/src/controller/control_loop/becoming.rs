@@ -9,11 +9,12 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::mpsc;
+
 use super::{Controller, Pending};
 use crate::config;
 use crate::controller::admin::answers::{Begun, Refused, UpgradeOrder};
 use crate::controller::admin::server::{BegunReply, Order};
-use crate::controller::certificates::acme::Closed;
 use crate::controller::generations::Launch;
 use crate::controller::journal::Entry;
 use crate::controller::steering::SteeringState;
@@ -104,7 +105,9 @@ impl Controller<'_> {
     /// Becomes another program. Returns, with everything as it was, when that failed.
     pub(super) async fn become_program(mut self, becoming: Becoming) -> io::Result<Self> {
         let Becoming { executables, program, next } = becoming;
-        let closed = self.close_gate().await;
+        // What was asked of a CA is answered and on disk before this program ends: the next one goes
+        // on with it.
+        let closed = refusing(&mut self.orders, self.gate.close()).await;
         let Some(frozen) = self.generations.freeze().await else {
             return Err(io::Error::other("the active worker is gone"));
         };
@@ -126,12 +129,12 @@ impl Controller<'_> {
             next,
         };
         frozen.describe(&mut state);
-        let mut becoming = pin!(upgrade::become_program(&program, &state, self.config_path));
-        // The preflight takes a moment, in which the only answer is that.
-        let error = loop {
-            tokio::select! {
-                error = &mut becoming => break error,
-                Some(order) = self.orders.recv() => refuse(order),
+        let understood = refusing(&mut self.orders, upgrade::ask(&program, &state)).await;
+        let error = match understood {
+            Err(error) => error,
+            Ok(understood) => {
+                let _paused = refusing(&mut self.orders, self.admin.pause()).await;
+                understood.exec(self.config_path)
             }
         };
         drop(closed);
@@ -140,19 +143,6 @@ impl Controller<'_> {
         let entry = self.generations.journal().resume(journal, SystemTime::now());
         entry.failed(&format!("{error}: nothing has changed"));
         Ok(self)
-    }
-
-    /// What was asked of a CA is answered and on disk before this program ends: the next one goes on
-    /// with it.
-    async fn close_gate(&mut self) -> Closed {
-        let gate = self.gate.clone();
-        let mut closing = pin!(gate.close());
-        loop {
-            tokio::select! {
-                closed = &mut closing => return closed,
-                Some(order) = self.orders.recv() => refuse(order),
-            }
-        }
     }
 
     /// What this program was started for.
@@ -174,6 +164,17 @@ impl Controller<'_> {
                 entry.failed(&format!("{error}; the program before it is back"));
                 None
             }
+        }
+    }
+}
+
+/// Waits, and refuses what is asked meanwhile.
+async fn refusing<T>(orders: &mut mpsc::Receiver<Order>, waited_for: impl Future<Output = T>) -> T {
+    let mut waited_for = pin!(waited_for);
+    loop {
+        tokio::select! {
+            done = &mut waited_for => return done,
+            Some(order) = orders.recv() => refuse(order),
         }
     }
 }

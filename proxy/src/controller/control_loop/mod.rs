@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::admin::answers::{Refused, Reloaded, UpgradeOrder};
-use super::admin::server::{Order, ReloadReply};
+use super::admin::server::{Order, Pauses, ReloadReply};
 use super::certificates::acme::{Gate, Stock};
 use super::docker::Containers;
 use super::generations::{Event, Generations};
@@ -57,6 +57,7 @@ pub struct Controller<'a> {
     pub stock: watch::Receiver<Arc<Stock>>,
     /// What CAs are asked for passes here.
     pub gate: Gate,
+    pub admin: Pauses,
     /// Until Docker has answered this program, workers route by what the one before it published.
     pub holding: bool,
     pub orders: mpsc::Receiver<Order>,

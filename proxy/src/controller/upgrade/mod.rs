@@ -37,27 +37,36 @@ pub enum UpgradeError {
     Exec(#[source] io::Error),
 }
 
-/// Becomes `executable`. Returns only when that failed; then nothing has changed.
-pub async fn become_program(
-    executable: &Executable,
+/// A program that has understood the state, and shall be this process.
+#[derive(Debug)]
+pub struct Understood<'a> {
+    executable: &'a Executable,
+    memfd: OwnedFd,
+    crossing: Vec<RawFd>,
+}
+
+/// Asks `executable` whether it can go on from `state`.
+pub async fn ask<'a>(
+    executable: &'a Executable,
     state: &State,
-    config: Option<&Path>,
-) -> UpgradeError {
-    let memfd = match write(state) {
-        Ok(memfd) => memfd,
-        Err(error) => return UpgradeError::State(error),
-    };
-    if let Err(error) = preflight::ask(executable, &memfd).await {
-        return error.into();
-    }
+) -> Result<Understood<'a>, UpgradeError> {
+    let memfd = write(state).map_err(UpgradeError::State)?;
+    preflight::ask(executable, &memfd).await?;
     let mut crossing = state.descriptors();
     crossing.push(memfd.as_raw_fd());
-    let failed = exec(executable, &memfd, &crossing, config);
-    // Descriptors that cross exec would leak into every worker.
-    if let Err(error) = sys::cross_exec(&crossing, false) {
-        tracing::error!("descriptors: {error}");
+    Ok(Understood { executable, memfd, crossing })
+}
+
+impl Understood<'_> {
+    /// Becomes the program. Returns only when that failed; then nothing has changed.
+    pub fn exec(&self, config: Option<&Path>) -> UpgradeError {
+        let failed = exec(self.executable, &self.memfd, &self.crossing, config);
+        // Descriptors that cross exec would leak into every worker.
+        if let Err(error) = sys::cross_exec(&self.crossing, false) {
+            tracing::error!("descriptors: {error}");
+        }
+        UpgradeError::Exec(failed)
     }
-    UpgradeError::Exec(failed)
 }
 
 fn write(state: &State) -> io::Result<OwnedFd> {

@@ -16,6 +16,7 @@ mod framing;
 mod handoff;
 mod handshakes;
 mod headers;
+mod holds;
 mod hsts;
 mod http1;
 mod http2;

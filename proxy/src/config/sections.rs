@@ -13,7 +13,7 @@ use super::{
 };
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::settings::{
-    AccessLog, Balance, Limits, Timeouts, TlsProfile, TlsSettings, WorkerSettings,
+    AccessLog, Balance, Hold, Limits, Timeouts, TlsProfile, TlsSettings, WorkerSettings,
 };
 
 pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
@@ -37,6 +37,7 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     root.table("log", |section| log(section, &mut config.worker));
     root.table("timeouts", |section| timeouts(section, &mut config.worker.timeouts));
     root.table("limits", |section| limits(section, &mut config.worker.limits));
+    root.table("hold", |section| hold(section, &mut config.worker.hold));
     config.routes = routes(root);
     config
 }
@@ -170,6 +171,11 @@ fn limits(section: &mut Section<'_, '_, '_>, limits: &mut Limits) {
     section.read("connections", &mut limits.connections, value::number(1..=10_000_000));
     section.read("body_bytes", &mut limits.body_bytes, value::size(0..=u64::MAX));
     section.read("upstream_idle", &mut limits.upstream_idle, value::number(0..=10_000));
+}
+
+fn hold(section: &mut Section<'_, '_, '_>, hold: &mut Hold) {
+    section.read("limit", &mut hold.limit, value::duration_or_off);
+    section.read("requests", &mut hold.requests, value::number(1..=1_000_000));
 }
 
 fn routes(root: &mut Section<'_, '_, '_>) -> Vec<StaticRoute> {

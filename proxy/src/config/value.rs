@@ -65,6 +65,14 @@ pub(super) fn duration(value: &DeValue<'_>) -> Result<Duration, Problem> {
     Ok(time_span(text)?)
 }
 
+/// A duration, or `"off"` for none.
+pub(super) fn duration_or_off(value: &DeValue<'_>) -> Result<Duration, Problem> {
+    if value.as_str() == Some("off") {
+        return Ok(Duration::ZERO);
+    }
+    duration(value)
+}
+
 const DURATION_FORM: &str = "a duration, as \"500ms\", \"30s\", \"10m\" or \"1h\"";
 
 /// A duration as text, here or on the command line.

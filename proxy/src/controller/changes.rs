@@ -93,6 +93,7 @@ mod tests {
             path: PathPattern::Prefix("/".to_owned()),
             replace_prefix: None,
             upstreams,
+            hold: false,
         };
         let host = HostEntry {
             pattern: "app.example.com".parse().expect("pattern"),

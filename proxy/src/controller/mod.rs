@@ -30,5 +30,6 @@ mod ticket_keys;
 mod trial;
 mod unix_http;
 pub mod upgrade;
+mod vacancies;
 mod view;
 pub mod worker_process;

@@ -17,6 +17,7 @@ use super::environment::Environment;
 use super::probe::Target;
 use super::routes::{self, HostEntry, Inputs, Served, Table, UpstreamState};
 use super::ticket_keys::TicketKeys;
+use super::vacancies::Vacancies;
 use super::view;
 use crate::config::{Config, Proof, StaticRoute};
 use crate::protocol::snapshot::Snapshot;
@@ -34,6 +35,9 @@ pub struct Publisher {
     client_cas: ClientCas,
     environment: Environment,
     table: Table,
+    vacancies: Vacancies,
+    /// Requests wait where nobody is up for a moment.
+    holds: bool,
     problems: Vec<String>,
     /// When certificates or ticket keys are due, whatever else happens.
     due: SystemTime,
@@ -64,6 +68,8 @@ impl Publisher {
             client_cas: ClientCas::default(),
             environment,
             table: Table::default(),
+            vacancies: Vacancies::default(),
+            holds: false,
             problems: Vec::new(),
             due: SystemTime::now(),
             held: false,
@@ -105,7 +111,7 @@ impl Publisher {
     }
 
     /// When to publish again although nothing has happened: a certificate is renewed or ends then,
-    /// or a ticket key is.
+    /// or a ticket key is, or requests wait no more.
     pub fn due(&self) -> SystemTime {
         self.due
     }
@@ -122,6 +128,7 @@ impl Publisher {
     /// What of the configuration goes live in place. Takes effect with the next publish.
     pub fn configure(&mut self, config: &Config) -> Vec<Problem> {
         self.routes.clone_from(&config.routes);
+        self.holds = !config.worker.hold.limit.is_zero();
         self.ca_file.clone_from(&config.acme.ca_file);
         self.proof.clone_from(&config.acme.proof);
         let mut acme = config.acme.clone();
@@ -137,19 +144,26 @@ impl Publisher {
     /// Rebuilds everything from what is known, and publishes what differs. Returns the changes, one
     /// line each.
     pub fn publish(&mut self, containers: &Containers, reachable: &HashSet<Target>) -> Vec<String> {
+        let now = SystemTime::now();
+        let list = if self.holds { containers.list.as_slice() } else { &[] };
+        self.vacancies.note_containers(list, now);
         let mut table = routes::build(&Inputs {
             containers: &containers.list,
+            departed: &self.vacancies.departed(),
             static_routes: &self.routes,
             reachable,
             incumbents: &self.table.incumbents,
             prefer_ipv6: self.environment.prefer_ipv6,
             defaults: &self.environment.defaults,
         });
+        if self.holds {
+            self.vacancies.mark(&mut table, now);
+        }
         let stock = self.stock.borrow().clone();
         let mut assembled = self.assemble(&table, &stock);
         let served = self.served(&table, &mut assembled);
         table.diagnose_missing(&assembled.missing);
-        if self.ticket_keys.rotate(SystemTime::now()) {
+        if self.ticket_keys.rotate(now) {
             tracing::info!("TLS session tickets have a new key");
         }
         if !self.held {
@@ -161,7 +175,8 @@ impl Publisher {
         let changes = changes(&self.table, &table);
         self.tell(&changes, &table, &assembled);
         self.table = table;
-        self.due = assembled.next_change.min(self.ticket_keys.next_change());
+        let due = assembled.next_change.min(self.ticket_keys.next_change());
+        self.due = self.vacancies.next_change().map_or(due, |next| next.min(due));
         changes
     }
 

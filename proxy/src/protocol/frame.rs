@@ -127,6 +127,8 @@ pub struct WorkerStats {
     pub requests_http2: u64,
     /// Gauge: requests in progress.
     pub requests_active: u64,
+    /// Gauge: those of them that wait for an upstream to be there.
+    pub requests_held: u64,
     /// Responses by status class: 1xx to 5xx. Index 0 counts 1xx.
     pub responses: [u64; 5],
     /// Requests that were tried again on another upstream.

@@ -34,6 +34,7 @@ pub struct WorkerSettings {
     pub trusted_proxies: Vec<IpNet>,
     pub timeouts: Timeouts,
     pub limits: Limits,
+    pub hold: Hold,
     pub tls: TlsSettings,
     pub access_log: AccessLog,
     /// Level filter for events on stderr, as `RUST_LOG` reads it.
@@ -113,6 +114,23 @@ impl Default for Limits {
             body_bytes: 0,
             upstream_idle: 128,
         }
+    }
+}
+
+/// Requests whose route nobody answers for at the moment wait.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hold {
+    /// How long one request waits; 0 is not at all.
+    pub limit: Duration,
+    /// Requests of one route that wait at a time; more are answered 503 at once. The bodies of those
+    /// that wait stay with their clients.
+    pub requests: usize,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Hold { limit: Duration::from_secs(10), requests: 1000 }
     }
 }
 

@@ -115,6 +115,9 @@ pub struct Route {
     pub replace_prefix: Option<String>,
     /// The pool: those in rotation now. Empty means that the route is known and nobody is up.
     pub upstreams: Vec<Upstream>,
+    /// Somebody is up, or was a moment ago: where nobody answers, requests wait for the next one.
+    #[serde(default)]
+    pub hold: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]

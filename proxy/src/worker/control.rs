@@ -9,6 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::access_log;
@@ -118,6 +119,8 @@ struct Worker {
     identity: Identity,
     threads: Vec<Thread>,
     table: Arc<ArcSwap<Table>>,
+    /// Its version, for requests that wait for another one.
+    published: watch::Sender<u64>,
     /// For the next controller, should this one die. Given up when a drain begins: whoever closes a
     /// socket last is who ends it.
     listeners: Vec<(ListenerSlot, OwnedFd)>,
@@ -180,6 +183,7 @@ impl Worker {
         let server_config = tls::server_config(&settings.tls, table.clone());
         let challenges = challenges::server_config(table.clone());
         let (events_sender, events) = unbounded_channel();
+        let published = watch::Sender::new(0);
         let mut threads = Vec::new();
         for number in 0..settings.threads.max(1) {
             let (orders, receiver) = unbounded_channel();
@@ -187,6 +191,7 @@ impl Worker {
             let parts = Parts {
                 settings: settings.clone(),
                 table: table.clone(),
+                published: published.subscribe(),
                 tls: server_config.clone(),
                 challenges: challenges.clone(),
                 stats: stats.clone(),
@@ -208,6 +213,7 @@ impl Worker {
             identity,
             threads,
             table,
+            published,
             listeners: Vec::new(),
             rendezvous: None,
             events,
@@ -341,7 +347,9 @@ impl Worker {
         for problem in problems {
             tracing::error!("snapshot {}: {problem}", table.version);
         }
+        let version = table.version;
         self.table.store(Arc::new(table));
+        self.published.send_replace(version);
     }
 
     fn listen(&mut self, rendezvous: Option<OwnedFd>) -> Result<(), WorkerError> {

@@ -30,6 +30,8 @@ pub struct Local {
     pub connector: Connector,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     routing: RefCell<Rc<Routing>>,
+    /// Version of the table.
+    published: watch::Receiver<u64>,
     /// Connections that this thread may have more; below zero in a drain.
     slots: Cell<isize>,
     slot_freed: Notify,
@@ -45,7 +47,7 @@ pub struct Routing {
 impl Local {
     pub fn new(
         settings: Arc<WorkerSettings>,
-        table: Arc<ArcSwap<Table>>,
+        (table, published): (Arc<ArcSwap<Table>>, watch::Receiver<u64>),
         stats: Arc<ThreadStats>,
         log: AccessLog,
     ) -> Rc<Self> {
@@ -63,6 +65,7 @@ impl Local {
             sweeps: watch::Sender::new(0),
             table: RefCell::new(Cache::new(table)),
             routing: RefCell::new(Rc::new(Routing { table: first, pools })),
+            published,
             slots: Cell::new(slots),
             slot_freed: Notify::new(),
         })
@@ -79,6 +82,13 @@ impl Local {
             *routing = Rc::new(Routing { table: table.clone(), pools });
         }
         routing.clone()
+    }
+
+    /// Hears of each table after now.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        let mut news = self.published.clone();
+        news.mark_unchanged();
+        news
     }
 
     /// Waits until this thread may have another connection.

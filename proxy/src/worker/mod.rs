@@ -10,6 +10,7 @@ mod client_auth;
 pub mod control;
 pub mod drain;
 pub mod fields;
+pub mod hold;
 pub mod http1;
 pub mod http2;
 pub mod linger;

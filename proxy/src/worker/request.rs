@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::access_log::Entry;
 use super::fields::Client;
+use super::hold::{Lack, Patience, Waited};
 use super::local::{Local, Peer, Routing};
 use super::message::{BodyLength, RequestHead, ResponseHead, Upgrade};
 use super::page::Page;
@@ -60,14 +61,21 @@ pub async fn serve<D: Downstream>(
 ) -> Outcome {
     let _active = local.stats.requests_active.enter();
     let mut record = Record::new();
-    // One snapshot for the whole request.
-    let routing = local.routing();
-    let host = find_host(&routing, peer, head, &local.settings);
-    let hsts = host.as_ref().ok().filter(|_| peer.tls.is_some()).and_then(|h| h.hsts.as_ref());
-    let found = host.and_then(|host| find_route(&routing, host, peer, head, &local.settings));
-    let outcome = match found {
-        Err(page) => answer(local, client, head, &page, hsts, &mut record).await,
-        Ok((pool, target)) => {
+    let mut patience = Patience::default();
+    let outcome = loop {
+        // One snapshot for the whole attempt.
+        let routing = local.routing();
+        let host = find_host(&routing, peer, head, &local.settings);
+        let hsts = host.as_ref().ok().filter(|_| peer.tls.is_some()).and_then(|h| h.hsts.as_ref());
+        let found = host.and_then(|host| find_route(&routing, host, peer, head, &local.settings));
+        let (route, target) = match found {
+            Ok(found) => found,
+            Err(page) => break answer(local, client, head, &page, hsts, &mut record).await,
+        };
+        let pool = routing.pools.pool(route.pool);
+        let (lack, page) = if pool.members.is_empty() {
+            (Lack::Vacant, Page::NOBODY_UP)
+        } else {
             let client_side = Client {
                 address: peer.address.ip(),
                 local_port: peer.local_port,
@@ -75,8 +83,15 @@ pub async fn serve<D: Downstream>(
                 trusted_proxies: &local.settings.trusted_proxies,
             };
             let request = Request { head, client: &client_side, target: &target };
-            let pool = routing.pools.pool(pool);
-            forward(local, pool, &request, hsts, client, &mut record).await
+            match forward(local, pool, &request, hsts, client, &mut record).await {
+                Forwarded::Ended(outcome) => break outcome,
+                Forwarded::Nowhere(page) => (Lack::Refused, page),
+            }
+        };
+        match patience.wait(local, (&routing, route), lack, client).await {
+            Waited::News => {}
+            Waited::Over => break answer(local, client, head, &page, hsts, &mut record).await,
+            Waited::Gone => break Outcome::Broken,
         }
     };
     record.write(local, peer, head);
@@ -118,17 +133,17 @@ fn find_host<'a>(
     }
 }
 
-/// The pool and the target that goes upstream, or an answer.
-fn find_route(
+/// The route and the target that goes upstream, or an answer.
+fn find_route<'a>(
     routing: &Routing,
-    host: &Host,
+    host: &'a Host,
     peer: &Peer,
     head: &RequestHead,
     settings: &WorkerSettings,
-) -> Result<(usize, Bytes), Page> {
+) -> Result<(&'a Route, Bytes), Page> {
     let redirect = check_scheme(host, peer, head, settings.https_port)?;
     let found = route_of(host, head);
-    let is_down = |route: &Route| routing.table.pools[route.pool].is_empty();
+    let is_down = |route: &Route| !route.hold && routing.table.pools[route.pool].is_empty();
     if found.as_ref().is_ok_and(|(route, _)| is_down(route)) {
         // A redirect would lead to the same answer.
         return Err(Page::NOBODY_UP);
@@ -137,11 +152,15 @@ fn find_route(
         return Err(redirect);
     }
     let (route, normal) = found?;
-    Ok((route.pool, target(route, head, &normal)))
+    let target = target(route, head, &normal);
+    Ok((route, target))
 }
 
 /// With the path as it was matched.
-fn route_of<'a>(host: &'a Host, head: &'a RequestHead) -> Result<(&'a Route, Cow<'a, [u8]>), Page> {
+fn route_of<'a, 'r>(
+    host: &'a Host,
+    head: &'r RequestHead,
+) -> Result<(&'a Route, Cow<'r, [u8]>), Page> {
     let path = if head.target.as_ref() == b"*" { b"/" } else { head.path() };
     let normal = normal_path(path).ok_or(Page::BAD_REQUEST)?;
     let route = host.route(&normal).ok_or(Page::NOT_FOUND)?;
@@ -288,6 +307,13 @@ async fn answer<D: Downstream>(
     }
 }
 
+/// How a request went that had a pool.
+enum Forwarded {
+    Ended(Outcome),
+    /// No upstream took it: nothing of it is lost.
+    Nowhere(Page),
+}
+
 /// Tries upstreams until one answers, or trying again would not be safe.
 async fn forward<D: Downstream>(
     local: &Rc<Local>,
@@ -296,7 +322,7 @@ async fn forward<D: Downstream>(
     hsts: Option<&Bytes>,
     client: &mut D,
     record: &mut Record,
-) -> Outcome {
+) -> Forwarded {
     let mut tried = Tried::default();
     let mut page = Page::NOBODY_UP;
     // Set when the same upstream is asked once more, over a new connection.
@@ -304,14 +330,15 @@ async fn forward<D: Downstream>(
     loop {
         let fresh = same.is_some();
         let Some(index) = same.take().or_else(|| next(local, pool, &tried)) else {
-            return answer(local, client, request.head, &page, hsts, record).await;
+            return Forwarded::Nowhere(page);
         };
         let member = &pool.members[index];
         let asked = Asked { request, hsts, fresh };
         match attempt(local, member, asked, client, record).await {
-            Attempt::Ended(outcome) => return outcome,
+            Attempt::Ended(outcome) => return Forwarded::Ended(outcome),
             Attempt::Answer(page) => {
-                return answer(local, client, request.head, &page, hsts, record).await;
+                let outcome = answer(local, client, request.head, &page, hsts, record).await;
+                return Forwarded::Ended(outcome);
             }
             Attempt::Again(Again::SameUpstream) => same = Some(index),
             Attempt::Again(Again::AnotherUpstream(why)) => {
@@ -548,6 +575,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::worker::hold::Waiting;
     use crate::worker::message::Fields;
 
     fn head(method: Method, target: &'static str) -> RequestHead {
@@ -592,6 +620,8 @@ mod tests {
         ] {
             let route = Route {
                 pool: 0,
+                hold: false,
+                waiting: Waiting::default(),
                 replace: Some(Replace {
                     prefix: prefix.as_bytes().into(),
                     by: replacement.as_bytes().into(),

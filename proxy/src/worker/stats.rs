@@ -49,6 +49,7 @@ pub struct ThreadStats {
     pub requests_http1: Count,
     pub requests_http2: Count,
     pub requests_active: Count,
+    pub requests_held: Count,
     pub responses: [Count; 5],
     pub retries: Count,
     pub upstream_connects: Count,
@@ -67,6 +68,7 @@ impl ThreadStats {
         sum.requests_http1 += self.requests_http1.get();
         sum.requests_http2 += self.requests_http2.get();
         sum.requests_active += self.requests_active.get();
+        sum.requests_held += self.requests_held.get();
         for (sum, count) in sum.responses.iter_mut().zip(&self.responses) {
             *sum += count.get();
         }

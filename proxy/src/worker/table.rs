@@ -10,6 +10,7 @@ use regex::bytes::Regex;
 
 use super::challenges::Challenges;
 use super::client_auth::ClientAuth;
+use super::hold::Waiting;
 use super::tickets::TicketKeys;
 use super::tls::Certificates;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
@@ -74,6 +75,9 @@ struct Prefix {
 #[derive(Debug)]
 pub struct Route {
     pub pool: PoolIndex,
+    /// Requests may wait where nobody answers.
+    pub hold: bool,
+    pub waiting: Waiting,
     pub replace: Option<Replace>,
 }
 
@@ -187,7 +191,9 @@ impl Paths {
         for route in routes {
             let pool = pools.len();
             pools.push(route.upstreams);
-            paths.insert(route.path, route.replace_prefix, pool, problems);
+            let entry =
+                Route { pool, hold: route.hold, waiting: Waiting::default(), replace: None };
+            paths.insert(route.path, route.replace_prefix, entry, problems);
         }
         paths.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.text.len()));
         paths
@@ -197,32 +203,29 @@ impl Paths {
         &mut self,
         path: PathPattern,
         replacement: Option<String>,
-        pool: PoolIndex,
+        entry: Route,
         problems: &mut Vec<Problem>,
     ) {
-        let route = |matched: &str| Route {
-            pool,
-            replace: replacement.map(|by| Replace {
-                prefix: matched.as_bytes().into(),
-                by: by.into_bytes().into(),
-            }),
+        let replacing = |matched: &str| {
+            let prefix = matched.as_bytes().into();
+            replacement.map(|by| Replace { prefix, by: by.into_bytes().into() })
         };
         match path {
             PathPattern::Exact(path) => {
-                let route = route(&path);
+                let route = Route { replace: replacing(&path), ..entry };
                 self.exact.insert(path.into_bytes().into(), route);
             }
             PathPattern::Regex(expression) => match compile(&expression, false) {
-                Ok(regex) => self.regexes.push((regex, Route { pool, replace: None })),
+                Ok(regex) => self.regexes.push((regex, entry)),
                 Err(error) => problems.push(error.to_string()),
             },
             PathPattern::Prefix(text) => {
-                let route = route(&text);
+                let route = Route { replace: replacing(&text), ..entry };
                 self.prefixes
                     .push((Prefix { text: text.into_bytes().into(), segments: false }, route));
             }
             PathPattern::Segments(text) => {
-                let route = route(&text);
+                let route = Route { replace: replacing(&text), ..entry };
                 let text = text.trim_end_matches('/').as_bytes().into();
                 self.prefixes.push((Prefix { text, segments: true }, route));
             }
@@ -317,7 +320,7 @@ mod tests {
     }
 
     fn route(path: PathPattern, name: &str) -> snapshot::Route {
-        snapshot::Route { path, replace_prefix: None, upstreams: vec![upstream(name)] }
+        snapshot::Route { path, replace_prefix: None, upstreams: vec![upstream(name)], hold: false }
     }
 
     fn table(hosts: &[(&str, Vec<snapshot::Route>)]) -> Table {

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use tokio::runtime::LocalOptions;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_local};
 
 use super::accept::Accept;
@@ -30,6 +31,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 pub struct Parts {
     pub settings: Arc<WorkerSettings>,
     pub table: Arc<ArcSwap<Table>>,
+    /// Version of the table, said once it is there.
+    pub published: watch::Receiver<u64>,
     pub tls: Arc<ServerConfig>,
     pub challenges: Arc<ServerConfig>,
     pub stats: Arc<ThreadStats>,
@@ -87,7 +90,7 @@ pub fn run(parts: Parts) -> io::Result<()> {
 
 async fn serve(mut parts: Parts) {
     let log = AccessLog::new(parts.settings.access_log, parts.log, parts.stats.clone());
-    let local = Local::new(parts.settings, parts.table, parts.stats, log);
+    let local = Local::new(parts.settings, (parts.table, parts.published), parts.stats, log);
     let accept = Accept { local: local.clone(), tls: parts.tls, challenges: parts.challenges };
     spawn_local(write_log(local.clone()));
     spawn_local(sweep(local.clone()));

@@ -32,7 +32,7 @@ use reloading::answer;
 
 /// How long systemd waits for Docker's first list before it is told that we serve.
 const FIRST_LIST_LIMIT: Duration = Duration::from_secs(2);
-/// Between two looks at what time alone changes (certificates, ticket keys): a renewal that fails is
+/// Until the next look at what was due already (certificates, ticket keys): a renewal that failed is
 /// tried again then.
 const DUE_PAUSE: Duration = Duration::from_secs(60);
 
@@ -241,7 +241,7 @@ impl Controller<'_> {
 
 fn until_due(due: SystemTime) -> Duration {
     // An error means that it is past.
-    due.duration_since(SystemTime::now()).unwrap_or_default().max(DUE_PAUSE)
+    due.duration_since(SystemTime::now()).unwrap_or(DUE_PAUSE)
 }
 
 /// Tells systemd; does nothing under anything else.

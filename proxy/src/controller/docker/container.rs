@@ -103,6 +103,9 @@ pub enum State {
     Paused,
     /// Ended, and the daemon waits before it starts it again.
     Restarting,
+    /// Not any more: it has ended, or the daemon does not know it. Only in the memory of those who
+    /// remember it (`vacancies`).
+    Gone,
 }
 
 /// What the container's HEALTHCHECK says.

@@ -514,6 +514,7 @@ fn network_ip(network: &Network, prefer_ipv6: bool) -> Option<IpAddr> {
 
 fn state(container: &Container, address: Option<SocketAddr>, inputs: &Inputs<'_>) -> UpstreamState {
     match (container.state, container.health) {
+        (State::Gone, _) => UpstreamState::Gone,
         (State::Restarting, _) => UpstreamState::Restarting,
         _ if container.stopping => UpstreamState::Stopping,
         (State::Paused, _) => UpstreamState::Paused,

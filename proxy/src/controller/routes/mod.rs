@@ -11,10 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use self::claim::{Claim, Listed, Reading, key, normal};
 use self::opinion::{Dissent, Opinion, Opinions, OrderOpinions, value};
-use self::table::RouteKey;
 pub use self::table::{
-    Clients, Diagnosis, HostEntry, Incumbents, Policy, RouteEntry, Served, Table, Unrouted,
-    UpstreamEntry, UpstreamState,
+    Clients, Diagnosis, HostEntry, Incumbents, Policy, RouteEntry, RouteKey, Served, Table,
+    Unrouted, UpstreamEntry, UpstreamState,
 };
 use super::certificates::{Asked, Named, Wish};
 use super::docker::Container;
@@ -33,6 +32,8 @@ const MAX_SHOWN: usize = 300;
 #[derive(Debug, Clone, Copy)]
 pub struct Inputs<'a> {
     pub containers: &'a [Container],
+    /// Those that are gone, but whose routes stay known for a while.
+    pub departed: &'a [Container],
     pub static_routes: &'a [StaticRoute],
     /// What the prober found accepting.
     pub reachable: &'a HashSet<probe::Target>,
@@ -61,6 +62,10 @@ pub fn build(inputs: &Inputs<'_>) -> Table {
     // Once it is known what is routed.
     for (container, reading) in &readings {
         draft.ask(container, reading);
+    }
+    // Of those that followed one another, the last one.
+    for container in by_age(inputs.departed).into_iter().rev() {
+        draft.remember(container, &Reading::of(container, inputs));
     }
     draft.finish(inputs.defaults)
 }
@@ -147,6 +152,7 @@ impl Draft {
             path,
             replace_prefix: route.replace_prefix.clone(),
             upstreams: upstreams.collect(),
+            hold: false,
         };
         host.routes.insert(key.1, RouteDraft { entry, by: CONFIGURATION.to_owned() });
         self.tell(&route.host, dissents);
@@ -190,6 +196,20 @@ impl Draft {
         self.unrouted.push(Unrouted { container: container.name.clone(), reason });
     }
 
+    /// Keeps the routes of a container that is gone, where no other has them. What it says wrongly
+    /// was said while it lived.
+    fn remember(&mut self, container: &Container, reading: &Reading<'_>) {
+        let said = self.diagnoses.len();
+        for claim in &reading.claims {
+            let host = self.hosts.get(&claim.host);
+            if !host.is_some_and(|host| host.routes.contains_key(&claim.path.to_string())) {
+                self.merge(claim, reading);
+            }
+        }
+        self.ask(container, reading);
+        self.diagnoses.truncate(said);
+    }
+
     /// Who keeps the route from this claim.
     fn holder(&self, claim: &Claim<'_>) -> Option<String> {
         let key = claim.key();
@@ -213,6 +233,7 @@ impl Draft {
                 path: claim.path.clone(),
                 replace_prefix: claim.replace_prefix.clone(),
                 upstreams: Vec::new(),
+                hold: false,
             },
             by: name.clone(),
         });

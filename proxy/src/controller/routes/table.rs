@@ -72,6 +72,8 @@ pub struct RouteEntry {
     pub replace_prefix: Option<String>,
     /// The configuration's in its order, or containers, the oldest first.
     pub upstreams: Vec<UpstreamEntry>,
+    /// Somebody is up, or was a moment ago: where nobody answers, requests wait.
+    pub hold: bool,
 }
 
 /// Someone who answers for a route, in rotation or not.
@@ -105,6 +107,8 @@ pub enum UpstreamState {
     Restarting,
     /// No network of it has an address.
     NoAddress,
+    /// It has ended, and may come back or be replaced.
+    Gone,
 }
 
 impl UpstreamState {
@@ -118,6 +122,7 @@ impl UpstreamState {
             UpstreamState::Paused => "paused",
             UpstreamState::Restarting => "restarting",
             UpstreamState::NoAddress => "no_address",
+            UpstreamState::Gone => "gone",
         }
     }
 }
@@ -145,7 +150,7 @@ pub struct Diagnosis {
 pub struct Incumbents(pub(super) BTreeMap<RouteKey, String>);
 
 /// A host and a path as it is written: a textual prefix and one of segments are the same route.
-pub(super) type RouteKey = (HostPattern, String);
+pub type RouteKey = (HostPattern, String);
 
 impl Table {
     /// Tells containers that the certificate that they name (CERT_NAME) is not there.
@@ -205,6 +210,7 @@ impl RouteEntry {
             path: self.path.clone(),
             replace_prefix: self.replace_prefix.clone(),
             upstreams: self.upstreams.iter().filter_map(UpstreamEntry::in_rotation).collect(),
+            hold: self.hold,
         }
     }
 }

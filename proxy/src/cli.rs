@@ -1,14 +1,15 @@
 //! The command line: what can be typed, and what it means.
 
+use std::fs;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{self, Mistakes};
-use crate::controller::admin::answers::UpgradeOrder;
+use crate::controller::admin::answers::{UpgradeOrder, Wanted};
 use crate::controller::canary::{Percent, Plan};
 use crate::controller::generations::Launch;
 use crate::protocol::fault::Fault;
@@ -52,6 +53,12 @@ pub enum Command {
     Upgrade(UpgradeArgs),
     /// Return to the binary before the last upgrade, whatever has become of its file
     Rollback(AskArgs),
+    /// Let requests of a host wait, while its database moves or its containers are changed by hand
+    Pause(PauseArgs),
+    /// End the pause of a host: what waited goes on
+    Resume(HostArgs),
+    /// Answer every request of a host by 503, or end that
+    Maintenance(MaintenanceArgs),
     /// The public half; the controller starts it
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -134,6 +141,66 @@ pub struct AskArgs {
     pub json: bool,
     #[command(flatten)]
     pub socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    /// As `baton routes` shows it
+    pub host: String,
+    #[command(flatten)]
+    pub ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct PauseArgs {
+    #[command(flatten)]
+    pub host: HostArgs,
+    /// When the pause ends by itself: clients wait no longer than this
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = config::time_span)]
+    pub max: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct MaintenanceArgs {
+    #[command(flatten)]
+    pub host: HostArgs,
+    #[arg(value_enum)]
+    pub switch: Switch,
+    /// HTML to answer with, up to 48 KiB
+    #[arg(long, value_name = "FILE")]
+    pub page: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
+}
+
+impl MaintenanceArgs {
+    /// # Errors
+    /// When the page cannot be read, or is too large to travel.
+    pub fn wanted(&self) -> io::Result<Wanted> {
+        match self.switch {
+            Switch::Off => Ok(Wanted::EndMaintenance),
+            Switch::On => {
+                let page = self.page.as_deref().map(read_page).transpose()?;
+                Ok(Wanted::Maintenance { page })
+            }
+        }
+    }
+}
+
+/// The order that carries it stays below the admin socket's limit, escapes included.
+const MAX_PAGE: usize = 48 * 1024;
+
+fn read_page(path: &Path) -> io::Result<String> {
+    let named = |problem: String| io::Error::other(format!("{}: {problem}", path.display()));
+    let page = fs::read_to_string(path).map_err(|error| named(error.to_string()))?;
+    match page.len() {
+        0..=MAX_PAGE => Ok(page),
+        length => Err(named(format!("{length} bytes: a page has up to {MAX_PAGE}"))),
+    }
 }
 
 #[derive(Debug, Args)]
@@ -224,6 +291,8 @@ mod tests {
             &["baton", "certs", "--import", "a", "--renew", "a"],
             &["baton", "upgrade", "--canary", "0%"],
             &["baton", "upgrade", "--for", "10s"],
+            &["baton", "maintenance", "a.test"],
+            &["baton", "pause"],
             &["baton", "upgrade", "--canary", "5%", "--for", "never"],
         ] {
             assert_eq!(Cli::try_parse_from(line).expect_err("usage").exit_code(), 2, "{line:?}");

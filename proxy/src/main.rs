@@ -6,10 +6,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use baton::cli::{AskArgs, CertsArgs, Cli, Command, DemoArgs, UpgradeArgs, WorkerArgs};
+use baton::cli::{
+    AskArgs, CertsArgs, Cli, Command, DemoArgs, HostArgs, MaintenanceArgs, UpgradeArgs, WorkerArgs,
+};
 use baton::config;
 use baton::controller::admin::answers::{
-    CertificateOrder, CertificateOutcome, Handoff, Reloaded, Step, UpgradeOrder,
+    CertificateOrder, CertificateOutcome, Handoff, Intervened, InterventionOrder, Reloaded, Step,
+    UpgradeOrder, Wanted,
 };
 use baton::controller::admin::{client, tables};
 use baton::controller::certificates::import;
@@ -37,6 +40,9 @@ fn main() -> ExitCode {
         Command::Reload(args) => reload(&args),
         Command::Upgrade(args) => upgrade(&args),
         Command::Rollback(args) => follow(&args, "/rollback", &UpgradeOrder::default()),
+        Command::Pause(args) => intervene(&args.host, Wanted::Pause { max: args.max }),
+        Command::Resume(args) => intervene(&args, Wanted::Resume),
+        Command::Maintenance(args) => maintain(&args),
         Command::Worker(args) => serve_public(&args),
         Command::Preflight => preflight(),
     };
@@ -126,6 +132,22 @@ fn reload(args: &AskArgs) -> anyhow::Result<()> {
         return finish(args, &handoff, &reloaded);
     }
     if args.json { print_json(&reloaded) } else { Ok(()) }
+}
+
+fn maintain(args: &MaintenanceArgs) -> anyhow::Result<()> {
+    intervene(&args.host, args.wanted()?)
+}
+
+fn intervene(args: &HostArgs, wanted: Wanted) -> anyhow::Result<()> {
+    // Names match without regard to case; regular expressions are as they are written.
+    let host = match args.host.starts_with('~') {
+        true => args.host.clone(),
+        false => args.host.to_ascii_lowercase(),
+    };
+    let order = InterventionOrder { host, wanted };
+    let answer = client::order(&args.ask.socket.path()?, "/intervene", &order)?;
+    let intervened: Intervened = client::parse(&answer)?;
+    if args.ask.json { print_json(&intervened) } else { print(&format!("{}\n", intervened.done)) }
 }
 
 fn upgrade(args: &UpgradeArgs) -> anyhow::Result<()> {

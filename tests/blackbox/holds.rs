@@ -93,7 +93,7 @@ async fn no_more_wait_than_may_and_who_gives_up_makes_room() {
 }
 
 /// Waits until so many requests wait.
-async fn held(baton: &Baton, count: u64) {
+pub async fn held(baton: &Baton, count: u64) {
     until("requests that wait", LIMIT, async || {
         let status = baton.status_json();
         (status["generations"][0]["counters"]["requests_held"] == count).then_some(())

@@ -22,6 +22,7 @@ mod http1;
 mod http2;
 mod https_method;
 mod hung_worker;
+mod interventions;
 mod orphans;
 mod preflight;
 mod ready_made;

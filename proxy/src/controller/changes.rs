@@ -71,10 +71,7 @@ fn state(entry: &UpstreamEntry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::RouteTls;
-    use crate::controller::certificates::Wish;
-    use crate::controller::environment::Defaults;
-    use crate::controller::routes::{Clients, HostEntry, Policy, RouteEntry, UpstreamState};
+    use crate::controller::routes::{HostEntry, RouteEntry, UpstreamState};
     use crate::protocol::pattern::PathPattern;
 
     fn upstream(container: &str, address: &str, state: UpstreamState) -> UpstreamEntry {
@@ -95,14 +92,7 @@ mod tests {
             upstreams,
             hold: false,
         };
-        let host = HostEntry {
-            pattern: "app.example.com".parse().expect("pattern"),
-            policy: Policy::from(&Defaults::default()),
-            tls: RouteTls::Auto,
-            wish: Wish::default(),
-            clients: Clients::default(),
-            routes: vec![route],
-        };
+        let host = HostEntry { routes: vec![route], ..HostEntry::new("app.example.com") };
         Table { hosts: vec![host], ..Table::default() }
     }
 

@@ -14,6 +14,7 @@ use super::certificates::{Assembled, Certificates, ClientCas, Problem, Wanted};
 use super::changes::{changes, fresh};
 use super::docker::Containers;
 use super::environment::Environment;
+use super::interventions::Interventions;
 use super::probe::Target;
 use super::routes::{self, HostEntry, Inputs, Served, Table, UpstreamState};
 use super::ticket_keys::TicketKeys;
@@ -36,6 +37,7 @@ pub struct Publisher {
     environment: Environment,
     table: Table,
     vacancies: Vacancies,
+    interventions: Interventions,
     /// Requests wait where nobody is up for a moment.
     holds: bool,
     problems: Vec<String>,
@@ -69,6 +71,7 @@ impl Publisher {
             environment,
             table: Table::default(),
             vacancies: Vacancies::default(),
+            interventions: Interventions::default(),
             holds: false,
             problems: Vec::new(),
             due: SystemTime::now(),
@@ -125,6 +128,15 @@ impl Publisher {
         self.held
     }
 
+    pub fn interventions(&self) -> &Interventions {
+        &self.interventions
+    }
+
+    /// Takes effect with the next publish.
+    pub fn intervene(&mut self, interventions: Interventions) {
+        self.interventions = interventions;
+    }
+
     /// What of the configuration goes live in place. Takes effect with the next publish.
     pub fn configure(&mut self, config: &Config) -> Vec<Problem> {
         self.routes.clone_from(&config.routes);
@@ -159,6 +171,10 @@ impl Publisher {
         if self.holds {
             self.vacancies.mark(&mut table, now);
         }
+        self.interventions.expire(now);
+        for host in &mut table.hosts {
+            host.intervention = self.interventions.of(&host.pattern.to_string()).cloned();
+        }
         let stock = self.stock.borrow().clone();
         let mut assembled = self.assemble(&table, &stock);
         let served = self.served(&table, &mut assembled);
@@ -176,7 +192,8 @@ impl Publisher {
         self.tell(&changes, &table, &assembled);
         self.table = table;
         let due = assembled.next_change.min(self.ticket_keys.next_change());
-        self.due = self.vacancies.next_change().map_or(due, |next| next.min(due));
+        let others = [self.vacancies.next_change(), self.interventions.next_change()];
+        self.due = others.into_iter().flatten().fold(due, SystemTime::min);
         changes
     }
 

@@ -19,11 +19,13 @@ use super::control_loop::{Controller, Live, Stop, announce};
 use super::docker::{Containers, Watch};
 use super::environment::Environment;
 use super::generations::{FirstError, Generations};
+use super::interventions::Interventions;
 use super::orphans;
 use super::probe::{Prober, Target};
 use super::publisher::Publisher;
 use super::rendezvous::Rendezvous;
 use super::signals::Signals;
+use super::store::{Store, StoreError};
 use super::ticket_keys::TicketKeys;
 use super::upgrade;
 use super::upgrade::state::{Next, State, StateError};
@@ -57,6 +59,8 @@ pub enum RunError {
     ControlSocket(#[from] ClaimError),
     #[error("certificates: {0}")]
     Certificates(#[from] CertificateError),
+    #[error("{0}")]
+    Store(#[from] StoreError),
     #[error("{0}")]
     First(#[from] FirstError),
 }
@@ -105,6 +109,7 @@ async fn control(
     for problem in publisher.configure(config) {
         tracing::error!("{problem}");
     }
+    publisher.intervene(load_interventions(&config.state_dir)?);
 
     let begun = match before {
         None => Begin::anew(config, &mut publisher).await?,
@@ -222,6 +227,16 @@ fn make_state_dir(path: &Path) -> Result<(), RunError> {
         .mode(0o700)
         .create(path)
         .map_err(|source| RunError::StateDir { path: path.to_owned(), source })
+}
+
+fn load_interventions(state_dir: &Path) -> Result<Interventions, RunError> {
+    let mut problems = Vec::new();
+    let store = Store::open(state_dir.to_owned())?;
+    let interventions = Interventions::load(&store, &mut problems)?;
+    for problem in problems {
+        tracing::error!("{problem}");
+    }
+    Ok(interventions)
 }
 
 fn open_acme(config: &Config) -> Result<acme::Opened, RunError> {

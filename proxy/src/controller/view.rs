@@ -6,6 +6,7 @@ use super::certificates::{Assembled, CertificateKind, CertificateReport, Certifi
 use super::docker::{Containers, DockerStatus};
 use super::routes::{Diagnosis, HostEntry, RouteEntry, Table, UpstreamEntry};
 use crate::config::RouteTls;
+use crate::protocol::snapshot::Intervention;
 
 pub fn of(containers: &Containers, table: &Table, assembled: &Assembled) -> View {
     View {
@@ -51,6 +52,14 @@ fn route(host: &HostEntry, route: &RouteEntry, certificate: Option<&str>) -> ans
         replace_prefix: route.replace_prefix.clone(),
         upstreams: route.upstreams.iter().map(upstream).collect(),
         certificate: certificate.map(str::to_owned),
+        intervention: host.intervention.as_ref().map(intervention),
+    }
+}
+
+fn intervention(intervention: &Intervention) -> String {
+    match intervention {
+        Intervention::Pause { until } => format!("paused until {}", rfc3339(*until)),
+        Intervention::Maintenance(_) => "maintenance".to_owned(),
     }
 }
 
@@ -137,9 +146,6 @@ fn docker(status: &DockerStatus) -> answers::Docker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::certificates::Wish;
-    use crate::controller::environment::Defaults;
-    use crate::controller::routes::{Clients, Policy};
 
     fn report(name: &str, kind: CertificateKind, state: CertificateState) -> CertificateReport {
         CertificateReport {
@@ -173,14 +179,7 @@ mod tests {
             ("old.net", RouteTls::Auto, None),
             ("~x", RouteTls::Auto, None),
         ] {
-            let host = HostEntry {
-                pattern: pattern.parse().expect("pattern"),
-                policy: Policy::from(&Defaults::default()),
-                tls,
-                wish: Wish::default(),
-                clients: Clients::default(),
-                routes: vec![],
-            };
+            let host = HostEntry { tls, ..HostEntry::new(pattern) };
             assert_eq!(certificate_of(&host, &reports), want, "{pattern} {tls:?}");
         }
     }

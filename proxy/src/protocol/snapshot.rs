@@ -56,6 +56,8 @@ pub struct Host {
     /// What clients have to show over HTTPS; `None`: nothing.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,
+    #[serde(default)]
+    pub intervention: Option<Intervention>,
     /// Each path pattern once.
     pub routes: Vec<Route>,
 }
@@ -72,6 +74,7 @@ impl Host {
             non_get_redirect: moved_permanently(),
             hsts: None,
             client_auth: None,
+            intervention: None,
             routes,
         }
     }
@@ -79,6 +82,22 @@ impl Host {
 
 fn moved_permanently() -> u16 {
     301
+}
+
+/// What a person has told a host to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Intervention {
+    /// Requests wait, until then at most: also where nobody is left to end it.
+    Pause { until: SystemTime },
+    /// Every request is answered 503.
+    Maintenance(Maintenance),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Maintenance {
+    /// HTML of its own.
+    pub page: Option<String>,
 }
 
 /// Certificates of clients.

@@ -27,12 +27,14 @@ pub enum Lack {
     Vacant,
     /// Whoever is in rotation could not be reached.
     Refused,
+    /// A person wants requests to wait, this much longer.
+    Paused(Duration),
 }
 
 /// How a wait ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Waited {
-    /// There is another table.
+    /// There is another table, or a pause is over.
     News,
     /// It may wait no longer, or too many do.
     Over,
@@ -57,11 +59,10 @@ impl Patience {
         client: &mut D,
     ) -> Waited {
         let hold = &local.settings.hold;
-        if !route.hold || hold.limit.is_zero() {
-            return Waited::Over;
-        }
         let now = Instant::now();
         let until = match lack {
+            Lack::Paused(rest) => now + rest,
+            _ if !route.hold || hold.limit.is_zero() => return Waited::Over,
             Lack::Vacant => *self.vacant_until.get_or_insert(now + hold.limit),
             Lack::Refused => *self.refused_until.get_or_insert(now + REFUSED_LIMIT.min(hold.limit)),
         };
@@ -79,7 +80,11 @@ impl Patience {
                 // The worker ends.
                 Err(_) => Waited::Over,
             },
-            () = sleep_until(until) => Waited::Over,
+            () = sleep_until(until) => match lack {
+                // The end of a pause needs nobody to say so.
+                Lack::Paused(_) => Waited::News,
+                Lack::Vacant | Lack::Refused => Waited::Over,
+            },
             () = poll_fn(|cx| client.poll_gone(cx)) => Waited::Gone,
         }
     }

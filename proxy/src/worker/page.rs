@@ -16,6 +16,8 @@ pub enum Page {
     Status(StatusCode, &'static str),
     /// 503: nobody is up; the client may try again soon.
     Unavailable(&'static str),
+    /// 503: a person works on the host. With HTML of its own.
+    Maintenance(Option<String>),
     /// 503 for a host that is not routed.
     UnknownHost,
     /// To the same place over HTTPS.
@@ -56,6 +58,7 @@ impl Page {
     pub const GATEWAY_TIMEOUT: Page =
         Page::Status(StatusCode::GATEWAY_TIMEOUT, "The application did not answer in time.");
     pub const NOBODY_UP: Page = Page::Unavailable("The application is not up at the moment.");
+    pub const PAUSED: Page = Page::Unavailable("The application is paused for a moment.");
     pub const NO_CERTIFICATE: Page =
         Page::Unavailable("There is no trusted certificate for this host yet.");
     pub const HTTPS_ALONE: Page = Page::Unavailable("This host is served over HTTPS alone.");
@@ -66,7 +69,7 @@ impl Page {
         let (status, sentence) = self.parts();
         let mut fields = HeaderMap::with_capacity(2);
         match self {
-            Page::Unavailable(_) => {
+            Page::Unavailable(_) | Page::Maintenance(_) => {
                 fields.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
             }
             Page::ToHttps(_, location) => {
@@ -84,6 +87,7 @@ impl Page {
             _ if request.is_some_and(prefers_json) => {
                 ("application/json", json(status, sentence).into())
             }
+            Page::Maintenance(Some(page)) => ("text/html; charset=utf-8", page.clone().into()),
             _ => ("text/html; charset=utf-8", html(status, sentence).into()),
         };
         fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -95,6 +99,10 @@ impl Page {
         match self {
             Page::Status(status, sentence) => (*status, sentence),
             Page::Unavailable(sentence) => (StatusCode::SERVICE_UNAVAILABLE, sentence),
+            Page::Maintenance(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The application is under maintenance. Please come back soon.",
+            ),
             Page::UnknownHost => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The server is running. No application is routed under this name.",

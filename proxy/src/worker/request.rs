@@ -23,7 +23,7 @@ use super::upstream::exchange::{Exchange, Request, UpstreamError};
 use super::upstream::{Member, Pool};
 use crate::protocol::READY_PATH;
 use crate::protocol::settings::{Limits, WorkerSettings};
-use crate::protocol::snapshot::HttpsMethod;
+use crate::protocol::snapshot::{HttpsMethod, Intervention};
 
 /// Most upstreams that one request is tried on.
 const ATTEMPTS: usize = 3;
@@ -68,12 +68,14 @@ pub async fn serve<D: Downstream>(
         let host = find_host(&routing, peer, head, &local.settings);
         let hsts = host.as_ref().ok().filter(|_| peer.tls.is_some()).and_then(|h| h.hsts.as_ref());
         let found = host.and_then(|host| find_route(&routing, host, peer, head, &local.settings));
-        let (route, target) = match found {
+        let Found { host, route, target } = match found {
             Ok(found) => found,
             Err(page) => break answer(local, client, head, &page, hsts, &mut record).await,
         };
         let pool = routing.pools.pool(route.pool);
-        let (lack, page) = if pool.members.is_empty() {
+        let (lack, page) = if let Some(rest) = host.pause() {
+            (Lack::Paused(rest), Page::PAUSED)
+        } else if pool.members.is_empty() {
             (Lack::Vacant, Page::NOBODY_UP)
         } else {
             let client_side = Client {
@@ -127,20 +129,33 @@ fn find_host<'a>(
         return Err(Page::MISDIRECTED);
     }
     let host = routing.table.host(&name).ok_or(Page::UnknownHost)?;
-    match is_verified(host, peer) {
-        true => Ok(host),
-        false => Err(Page::MISDIRECTED),
+    if !is_verified(host, peer) {
+        return Err(Page::MISDIRECTED);
+    }
+    match &host.intervention {
+        Some(Intervention::Maintenance(maintenance)) => {
+            Err(Page::Maintenance(maintenance.page.clone()))
+        }
+        Some(Intervention::Pause { .. }) | None => Ok(host),
     }
 }
 
-/// The route and the target that goes upstream, or an answer.
+/// Where a request goes.
+struct Found<'a> {
+    host: &'a Host,
+    route: &'a Route,
+    /// What goes upstream.
+    target: Bytes,
+}
+
+/// Where a request goes, or an answer.
 fn find_route<'a>(
     routing: &Routing,
     host: &'a Host,
     peer: &Peer,
     head: &RequestHead,
     settings: &WorkerSettings,
-) -> Result<(&'a Route, Bytes), Page> {
+) -> Result<Found<'a>, Page> {
     let redirect = check_scheme(host, peer, head, settings.https_port)?;
     let found = route_of(host, head);
     let is_down = |route: &Route| !route.hold && routing.table.pools[route.pool].is_empty();
@@ -153,7 +168,7 @@ fn find_route<'a>(
     }
     let (route, normal) = found?;
     let target = target(route, head, &normal);
-    Ok((route, target))
+    Ok(Found { host, route, target })
 }
 
 /// With the path as it was matched.

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -14,7 +15,7 @@ use super::hold::Waiting;
 use super::tickets::TicketKeys;
 use super::tls::Certificates;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
-use crate::protocol::snapshot::{self, HttpsMethod, Snapshot};
+use crate::protocol::snapshot::{self, HttpsMethod, Intervention, Snapshot};
 
 /// Index of a pool in [`Table::pools`].
 pub type PoolIndex = usize;
@@ -53,6 +54,7 @@ pub struct Host {
     /// Strict-Transport-Security over HTTPS.
     pub hsts: Option<Bytes>,
     pub client_auth: Option<Arc<ClientAuth>>,
+    pub intervention: Option<Intervention>,
     paths: Paths,
 }
 
@@ -111,6 +113,7 @@ impl Table {
                     .unwrap_or(StatusCode::MOVED_PERMANENTLY),
                 hsts: host.hsts.map(Bytes::from),
                 client_auth,
+                intervention: host.intervention,
                 paths: Paths::compile(host.routes, &mut pools, &mut problems),
             };
             hosts.insert(host.pattern, compiled, &mut problems);
@@ -172,6 +175,12 @@ impl Host {
     /// Clients have to show a certificate.
     pub fn requires_certificate(&self) -> bool {
         self.client_auth.as_ref().is_some_and(|auth| auth.asked.required)
+    }
+
+    /// How much longer its requests wait because a person wants it.
+    pub fn pause(&self) -> Option<Duration> {
+        let Some(Intervention::Pause { until }) = self.intervention else { return None };
+        until.duration_since(SystemTime::now()).ok()
     }
 
     /// The route for a path, decoded as [`normal_path`] does.

@@ -3,7 +3,7 @@
 //! Times are RFC 3339 in UTC; a name that ends in `_ms` is in milliseconds.
 
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -137,6 +137,37 @@ pub struct Docker {
     pub error: Option<String>,
 }
 
+/// `POST /intervene`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterventionOrder {
+    /// As `baton routes` writes it.
+    pub host: String,
+    #[serde(flatten)]
+    pub wanted: Wanted,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Wanted {
+    Pause {
+        max: Duration,
+    },
+    Resume,
+    /// With HTML of its own.
+    Maintenance {
+        page: Option<String>,
+    },
+    EndMaintenance,
+}
+
+/// What has become of such an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intervened {
+    pub done: String,
+    /// Version of the snapshot that carries it.
+    pub snapshot: u64,
+}
+
 /// `GET /routes`
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Routes {
@@ -154,6 +185,9 @@ pub struct Route {
     pub upstreams: Vec<Upstream>,
     /// `file`, `acme` or `local`; none when the host has no certificate of its own.
     pub certificate: Option<String>,
+    /// `maintenance`, or `paused until` a time; none when the host serves as usual.
+    #[serde(default)]
+    pub intervention: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -378,6 +412,7 @@ mod tests {
                     state: "up".into(),
                 }],
                 certificate: Some("local".into()),
+                intervention: None,
             }],
             unrouted: vec![Unrouted { container: "db".into(), reason: "no host".into() }],
             diagnoses: vec![Diagnosis {

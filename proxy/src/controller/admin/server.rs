@@ -20,8 +20,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::answers::{
-    self, Begun, CertificateOrder, CertificateOutcome, HandoffMode, Refused, Reloaded, Status,
-    UpgradeOrder, rfc3339,
+    self, Begun, CertificateOrder, CertificateOutcome, HandoffMode, Intervened, InterventionOrder,
+    Refused, Reloaded, Status, UpgradeOrder, rfc3339,
 };
 use super::control_socket::ControlSocket;
 use crate::controller::certificates::acme::{Desk, Wish};
@@ -60,12 +60,16 @@ pub type ReloadReply = oneshot::Sender<Result<Reloaded, Refused>>;
 /// Answered when an upgrade or a rollback has begun: the program that answers ends with it.
 pub type BegunReply = oneshot::Sender<Result<Begun, Refused>>;
 
+/// Answered when workers have been told.
+pub type IntervenedReply = oneshot::Sender<Result<Intervened, Refused>>;
+
 /// What the controller is asked to do.
 #[derive(Debug)]
 pub enum Order {
     Reload(ReloadReply),
     Upgrade { order: UpgradeOrder, reply: BegunReply },
     Rollback { reply: BegunReply },
+    Intervene { order: InterventionOrder, reply: IntervenedReply },
 }
 
 /// What the server answers from.
@@ -213,30 +217,33 @@ async fn route(request: Request<Incoming>, sources: &Sources) -> Answer {
         (&Method::GET, "/status") => json(StatusCode::OK, &status(sources).await),
         (&Method::GET, "/routes") => json(StatusCode::OK, &sources.view.borrow().routes),
         (&Method::GET, "/certs") => json(StatusCode::OK, &sources.view.borrow().certificates),
-        (&Method::POST, "/reload") => match reload(sources).await {
-            Ok(reloaded) => json(StatusCode::OK, &reloaded),
-            Err(refused) => json(StatusCode::CONFLICT, &refused),
-        },
+        (&Method::POST, "/reload") => outcome(reload(sources).await),
         (&Method::POST, "/certs/renew") => certificate(request, sources, Wish::Renew).await,
         (&Method::POST, "/certs/retry") => certificate(request, sources, Wish::Retry).await,
         (&Method::POST, "/certs/revoke") => certificate(request, sources, Wish::Revoke).await,
         (&Method::POST, "/upgrade") => match order::<UpgradeOrder>(request).await {
-            Ok(order) => begun(sources, |reply| Order::Upgrade { order, reply }).await,
+            Ok(order) => outcome(ordered(sources, |reply| Order::Upgrade { order, reply }).await),
             Err(error) => refuse(StatusCode::BAD_REQUEST, &error),
         },
-        (&Method::POST, "/rollback") => begun(sources, |reply| Order::Rollback { reply }).await,
+        (&Method::POST, "/rollback") => {
+            outcome(ordered(sources, |reply| Order::Rollback { reply }).await)
+        }
+        (&Method::POST, "/intervene") => match required(request).await {
+            Ok(order) => outcome(intervene(sources, order).await),
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &error),
+        },
         (_, "/status" | "/routes" | "/certs") => {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "this is asked with GET")
         }
         (
             _,
-            "/reload" | "/upgrade" | "/rollback" | "/certs/renew" | "/certs/retry"
+            "/reload" | "/upgrade" | "/rollback" | "/intervene" | "/certs/renew" | "/certs/retry"
             | "/certs/revoke",
         ) => refuse(StatusCode::METHOD_NOT_ALLOWED, "this is ordered with POST"),
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "GET /status, /routes or /certs; POST /reload, /upgrade, /rollback, /certs/renew, \
-             /certs/retry or /certs/revoke",
+            "GET /status, /routes or /certs; POST /reload, /upgrade, /rollback, /intervene, \
+             /certs/renew, /certs/retry or /certs/revoke",
         ),
     }
 }
@@ -257,25 +264,20 @@ async fn certificate(request: Request<Incoming>, sources: &Sources, wish: Wish) 
 
 /// An order without a body is the one that says nothing.
 async fn order<T: DeserializeOwned + Default>(request: Request<Incoming>) -> Result<T, String> {
-    let body = Limited::new(request.into_body(), MAX_ORDER).collect().await;
-    let body = body.map_err(|error| error.to_string())?.to_bytes();
+    let body = body(request).await?;
     if body.is_empty() {
         return Ok(T::default());
     }
     serde_json::from_slice(&body).map_err(|error| error.to_string())
 }
 
-async fn begun(sources: &Sources, order: impl FnOnce(BegunReply) -> Order) -> Answer {
-    let (reply, answer) = oneshot::channel();
-    let asked = async {
-        sources.orders.send(order(reply)).await.ok()?;
-        answer.await.ok()
-    };
-    match asked.await {
-        Some(Ok(begun)) => json(StatusCode::OK, &begun),
-        Some(Err(refused)) => json(StatusCode::CONFLICT, &refused),
-        None => refuse(StatusCode::CONFLICT, "baton is stopping"),
-    }
+async fn required<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, String> {
+    serde_json::from_slice(&body(request).await?).map_err(|error| error.to_string())
+}
+
+async fn body(request: Request<Incoming>) -> Result<Bytes, String> {
+    let body = Limited::new(request.into_body(), MAX_ORDER).collect().await;
+    Ok(body.map_err(|error| error.to_string())?.to_bytes())
 }
 
 async fn status(sources: &Sources) -> Status {
@@ -334,16 +336,47 @@ async fn generation(worker: &Handle, fleet: &Fleet, sources: &Sources) -> answer
 }
 
 async fn reload(sources: &Sources) -> Result<Reloaded, Refused> {
-    let stopping = || Refused::because("baton is stopping".to_owned());
-    let (reply, answer) = oneshot::channel();
-    sources.orders.send(Order::Reload(reply)).await.map_err(|_| stopping())?;
-    let mut reloaded = answer.await.map_err(|_| stopping())??;
-    let mut active = sources.fleet.borrow().active.clone();
-    if !active.applied(reloaded.snapshot, APPLY_LIMIT).await {
-        let limit = APPLY_LIMIT.as_secs();
-        reloaded.warnings.push(format!("the worker did not take the change within {limit} s"));
+    let mut reloaded = ordered(sources, Order::Reload).await?;
+    if let Err(late) = applied(sources, reloaded.snapshot).await {
+        reloaded.warnings.push(late);
     }
     Ok(reloaded)
+}
+
+async fn intervene(sources: &Sources, order: InterventionOrder) -> Result<Intervened, Refused> {
+    let intervened = ordered(sources, |reply| Order::Intervene { order, reply }).await?;
+    applied(sources, intervened.snapshot).await.map_err(Refused::because)?;
+    Ok(intervened)
+}
+
+/// What the controller says to an order.
+async fn ordered<T>(
+    sources: &Sources,
+    order: impl FnOnce(oneshot::Sender<Result<T, Refused>>) -> Order,
+) -> Result<T, Refused> {
+    let stopping = || Refused::because("baton is stopping".to_owned());
+    let (reply, answer) = oneshot::channel();
+    sources.orders.send(order(reply)).await.map_err(|_| stopping())?;
+    answer.await.map_err(|_| stopping())?
+}
+
+/// Waits until requests see this snapshot.
+async fn applied(sources: &Sources, snapshot: u64) -> Result<(), String> {
+    let mut active = sources.fleet.borrow().active.clone();
+    match active.applied(snapshot, APPLY_LIMIT).await {
+        true => Ok(()),
+        false => {
+            let limit = APPLY_LIMIT.as_secs();
+            Err(format!("the worker did not take the change within {limit} s"))
+        }
+    }
+}
+
+fn outcome(outcome: Result<impl Serialize, Refused>) -> Answer {
+    match outcome {
+        Ok(done) => json(StatusCode::OK, &done),
+        Err(refused) => json(StatusCode::CONFLICT, &refused),
+    }
 }
 
 fn forbidden() -> Answer {
@@ -420,8 +453,8 @@ mod tests {
             (
                 Method::GET,
                 "/",
-                "GET /status, /routes or /certs; POST /reload, /upgrade, /rollback, /certs/renew, \
-                 /certs/retry or /certs/revoke",
+                "GET /status, /routes or /certs; POST /reload, /upgrade, /rollback, /intervene, \
+                 /certs/renew, /certs/retry or /certs/revoke",
             ),
             (Method::GET, "/reload", "this is ordered with POST"),
             (Method::POST, "/status", "this is asked with GET"),

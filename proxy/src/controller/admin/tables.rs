@@ -112,12 +112,16 @@ pub fn routes(routes: &Routes) -> String {
             );
         }
         for upstream in &route.upstreams {
+            let state = match &route.intervention {
+                Some(intervention) => format!("{} ({intervention})", upstream.state),
+                None => upstream.state.clone(),
+            };
             rows.push([
                 route.host.clone(),
                 route.path.clone(),
                 or_dash(upstream.container.as_deref()),
                 address(upstream),
-                upstream.state.clone(),
+                state,
                 certificate.clone(),
             ]);
         }
@@ -232,6 +236,7 @@ mod tests {
             replace_prefix: None,
             upstreams,
             certificate: None,
+            intervention: None,
         };
         let answer = Routes {
             routes: vec![route("app.example.com", vec![upstream]), route("b.test", vec![])],

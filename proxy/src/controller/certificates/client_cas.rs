@@ -129,20 +129,12 @@ fn read(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::controller::certificates::{Wish, issue};
-    use crate::controller::environment::Defaults;
-    use crate::controller::routes::{Clients, Policy};
+    use crate::controller::certificates::issue;
+    use crate::controller::routes::Clients;
     use time::OffsetDateTime;
 
     fn host(pattern: &str, ca: Option<PathBuf>, verify: Option<VerifyClient>) -> HostEntry {
-        HostEntry {
-            pattern: pattern.parse().expect("pattern"),
-            policy: Policy::from(&Defaults::default()),
-            tls: Default::default(),
-            wish: Wish::default(),
-            clients: Clients { ca, verify },
-            routes: Vec::new(),
-        }
+        HostEntry { clients: Clients { ca, verify }, ..HostEntry::new(pattern) }
     }
 
     fn ca() -> issue::Issued {

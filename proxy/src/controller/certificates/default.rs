@@ -3,8 +3,8 @@
 use time::OffsetDateTime;
 
 use super::pair::Pair;
-use super::store::{SECRET, Store};
 use super::{CertificateError, Problem, issue};
+use crate::controller::store::{SECRET, Store};
 
 const FILE: &str = "default.pem";
 const NAME: &str = "baton default certificate";

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use time::OffsetDateTime;
 
 use super::files::read;
-use super::store::{SECRET, Store, StoreError, file_name};
 use super::{Problem, directories, rfc3339};
+use crate::controller::store::{SECRET, Store, StoreError, file_name};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {

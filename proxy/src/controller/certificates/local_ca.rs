@@ -12,8 +12,8 @@ use rustls::pki_types::{ServerName, UnixTime};
 use time::OffsetDateTime;
 
 use super::pair::Pair;
-use super::store::{PUBLIC, SECRET, Store, StoreError, file_name};
 use super::{CertificateError, Problem, issue};
+use crate::controller::store::{PUBLIC, SECRET, Store, StoreError, file_name};
 
 /// Certificate and key of the root: the truth.
 const ROOT: &str = "root.pem";

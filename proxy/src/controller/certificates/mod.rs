@@ -10,7 +10,6 @@ pub mod import;
 mod issue;
 mod local_ca;
 mod pair;
-mod store;
 mod wish;
 
 use std::borrow::Cow;
@@ -24,6 +23,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::config::{Acme, CertificateFiles, RouteTls};
+use crate::controller::store::{Store, StoreError};
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot;
 use acme::{
@@ -31,12 +31,9 @@ use acme::{
 };
 use files::Files;
 use local_ca::LocalCa;
-use pair::Pair;
-use store::Store;
 
 pub use client_cas::ClientCas;
-pub use pair::PairError;
-pub use store::StoreError;
+pub use pair::{Pair, PairError};
 pub use wish::{Asked, Named, Wish};
 
 /// A renewal that failed is not tried again before this.

@@ -186,6 +186,7 @@ fn refuse(order: Order) {
     // Whoever asked may have gone.
     match order {
         Order::Reload(reply) => drop(reply.send(Err(refused()))),
+        Order::Intervene { reply, .. } => drop(reply.send(Err(refused()))),
         Order::Upgrade { reply, .. } | Order::Rollback { reply } => {
             drop(reply.send(Err(refused())));
         }

@@ -2,6 +2,7 @@
 //! its end before the next one is looked at.
 
 mod becoming;
+mod intervening;
 mod reloading;
 mod takeover;
 
@@ -188,6 +189,11 @@ impl Controller<'_> {
             }
             Order::Upgrade { order, reply } => tell(reply, self.upgrade(order)),
             Order::Rollback { reply } => tell(reply, self.rollback()),
+            Order::Intervene { order, reply } => {
+                // Whoever asked may have gone.
+                drop(reply.send(self.intervene(&order)));
+                None
+            }
         }
     }
 

@@ -334,6 +334,7 @@ impl Draft {
                 ca: value(host.says.client_ca.as_ref()),
                 verify: value(host.says.verify_client.as_ref()),
             },
+            intervention: None,
             routes: host.routes.into_values().map(|route| route.entry).collect(),
         });
         Table {

@@ -32,6 +32,8 @@ pub struct HostEntry {
     /// What containers say of its certificate.
     pub wish: Wish,
     pub clients: Clients,
+    /// What a person has told it to do.
+    pub intervention: Option<snapshot::Intervention>,
     /// Sorted by path as it is written, each once.
     pub routes: Vec<RouteEntry>,
 }
@@ -179,6 +181,22 @@ pub struct Served {
     pub client_auth: Option<snapshot::ClientAuth>,
 }
 
+#[cfg(test)]
+impl HostEntry {
+    /// One of which nothing is said.
+    pub fn new(pattern: &str) -> Self {
+        HostEntry {
+            pattern: pattern.parse().expect("pattern"),
+            policy: Policy::from(&Defaults::default()),
+            tls: RouteTls::default(),
+            wish: Wish::default(),
+            clients: Clients::default(),
+            intervention: None,
+            routes: Vec::new(),
+        }
+    }
+}
+
 impl HostEntry {
     fn snapshot(&self, served: Served) -> snapshot::Host {
         snapshot::Host {
@@ -189,6 +207,7 @@ impl HostEntry {
             non_get_redirect: self.policy.non_get_redirect,
             hsts: self.hsts(served.trust),
             client_auth: served.client_auth,
+            intervention: self.intervention.clone(),
             routes: self.routes.iter().map(RouteEntry::snapshot).collect(),
         }
     }

@@ -51,6 +51,7 @@ fn table_of(
 ) -> Table {
     build(&Inputs {
         containers,
+        departed: &[],
         static_routes,
         reachable: &HashSet::new(),
         incumbents,
@@ -343,6 +344,7 @@ fn addresses() {
         container.networks = networks.clone();
         let table = build(&Inputs {
             containers: &[container],
+            departed: &[],
             static_routes: &[],
             reachable: &HashSet::new(),
             incumbents: &Incumbents::default(),
@@ -404,6 +406,7 @@ fn without_a_healthcheck_the_port_decides() {
     ] {
         let table = build(&Inputs {
             containers: std::slice::from_ref(&container),
+            departed: &[],
             static_routes: &[],
             reachable: &reachable,
             incumbents: &Incumbents::default(),
@@ -668,6 +671,7 @@ fn a_snapshot_has_what_is_in_rotation_alone() {
         path: PathPattern::Prefix("/".to_owned()),
         replace_prefix,
         upstreams,
+        hold: false,
     };
     let upstream = snapshot::Upstream {
         name: "up".to_owned(),

@@ -36,8 +36,8 @@ use self::keeper::Keeper;
 use self::record::Record;
 use self::shelf::Shelf;
 use super::Problem;
-use super::store::StoreError;
 use crate::controller::generations::Fleet;
+use crate::controller::store::StoreError;
 use crate::protocol::snapshot::{Challenges, Snapshot};
 
 pub use self::desired::{Desired, Wishes};

@@ -25,7 +25,7 @@ use super::record::{Answer, Issued, Origin, Pending};
 use super::shelf::Shelf;
 use crate::config::{ChallengeKind, Directory, KeyKind};
 use crate::controller::certificates::pair::{Pair, PairError};
-use crate::controller::certificates::store::StoreError;
+use crate::controller::store::StoreError;
 
 /// How often the CA is asked whether it has looked, and whether it has signed: first soon, because
 /// somebody waits. A Retry-After of the CA comes before it.

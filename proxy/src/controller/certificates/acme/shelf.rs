@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use super::record::{Failures, Issued, Origin, Pending, Record};
 use crate::controller::certificates::Problem;
-use crate::controller::certificates::store::{SECRET, Store, StoreError, file_name, name_of_file};
+use crate::controller::store::{SECRET, Store, StoreError, file_name, name_of_file};
 
 #[derive(Debug)]
 pub struct Shelf {

@@ -1,5 +1,5 @@
-//! The state directory as a store of certificates and what belongs to them: what baton makes outlives it, whole or not at
-//! all, and what somebody else put there is never overwritten.
+//! The state directory as a store: what baton makes outlives it, whole or not at all, and what
+//! somebody else put there is never overwritten.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Write};
@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Problem;
-use super::pair::Pair;
+use super::certificates::{Pair, Problem};
 
 /// Owner alone.
-pub(super) const SECRET: u32 = 0o600;
+pub const SECRET: u32 = 0o600;
 /// Owner writes, everybody reads.
-pub(super) const PUBLIC: u32 = 0o644;
+pub const PUBLIC: u32 = 0o644;
 const DIRECTORY: u32 = 0o700;
 /// Most files set aside under one name: whoever has that many has another problem.
 const SET_ASIDE_LIMIT: u32 = 100;
@@ -30,7 +29,7 @@ pub struct StoreError {
 
 /// One directory of the store.
 #[derive(Debug)]
-pub(super) struct Store {
+pub struct Store {
     directory: PathBuf,
 }
 
@@ -168,12 +167,12 @@ impl Store {
 
 /// `+.app.test.pem` for `*.app.test`: a star in a file name invites accidents, and no host name has
 /// a plus.
-pub(super) fn file_name(name: &str, extension: &str) -> String {
+pub fn file_name(name: &str, extension: &str) -> String {
     format!("{}.{extension}", name.replace('*', "+"))
 }
 
 /// The other way.
-pub(super) fn name_of_file(file: &str, extension: &str) -> Option<String> {
+pub fn name_of_file(file: &str, extension: &str) -> Option<String> {
     let name = file.strip_suffix(extension)?.strip_suffix('.')?;
     Some(name.replace('+', "*"))
 }

@@ -434,7 +434,7 @@ mod tests {
                     "container": "web-1",
                     "state": "up",
                 }],
-                "certificate": "local",
+                "intervention": null, "certificate": "local",
             }],
             "unrouted": [{"container": "db", "reason": "no host"}],
             "diagnoses": [{

@@ -2,16 +2,20 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use nix::sys::stat::{Mode, umask};
+use nix::sys::stat::{Mode, fchmod};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::UnixListener;
 
 use crate::sys;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
 
 /// A listening socket at its path; the file goes away with it.
 #[derive(Debug)]
@@ -36,8 +40,7 @@ pub enum ClaimError {
 }
 
 impl ControlSocket {
-    /// Listens at `path`, in the place of a socket that a dead controller left. Called while the
-    /// process has one thread: it sets the umask for a moment.
+    /// Listens at `path`, in the place of a socket that a dead controller left.
     ///
     /// # Errors
     /// [`ClaimError::Running`] when a live controller answers there.
@@ -96,13 +99,14 @@ fn make_directory(path: &Path) -> Result<(), ClaimError> {
 }
 
 fn listen(path: &Path) -> io::Result<UnixListener> {
-    // bind makes the file, and there must be no moment at which others can open it.
-    let before = umask(Mode::from_bits_truncate(0o177));
-    let bound = StdListener::bind(path);
-    umask(before);
-    let listener = bound?;
-    listener.set_nonblocking(true)?;
-    UnixListener::from_std(listener)
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // bind makes the file with the mode that the socket has (Linux, unix_bind): there is no moment at
+    // which others can open it.
+    fchmod(&socket, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(StdListener::from(OwnedFd::from(socket)))
 }
 
 fn explain(path: &Path, source: io::Error) -> ClaimError {

@@ -81,12 +81,17 @@ impl Site {
         .await
     }
 
-    /// Waits until clients trust what they are shown for this name.
-    pub async fn wait_issued(&self, name: &str) -> Value {
-        let certificate = until(&format!("a certificate for {name}"), ISSUE_LIMIT, async || {
+    /// Waits until the controller has a certificate.
+    pub async fn wait_valid(&self, name: &str) -> Value {
+        until(&format!("a certificate for {name}"), ISSUE_LIMIT, async || {
             self.certificate(name).filter(|certificate| certificate["state"] == "valid")
         })
-        .await;
+        .await
+    }
+
+    /// Waits until clients trust what they are shown for this name.
+    pub async fn wait_issued(&self, name: &str) -> Value {
+        let certificate = self.wait_valid(name).await;
         // The controller knows of it before its workers do.
         until(&format!("a trusted answer of {name}"), ISSUE_LIMIT, async || {
             (self.get(name).await.status == 200).then_some(())

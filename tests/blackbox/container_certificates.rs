@@ -17,9 +17,18 @@ const ISSUE_LIMIT: Duration = Duration::from_secs(60);
 /// A baton that watches Docker, and a CA that looks at its ports. Nothing is ordered but what is below
 /// `domain`: every baton sees the containers of all tests.
 async fn site(docker: &Docker, domain: &str, acme: &str) -> (Baton, Pebble) {
+    site_with(docker, domain, acme, PebbleOptions::default()).await
+}
+
+async fn site_with(
+    docker: &Docker,
+    domain: &str,
+    acme: &str,
+    options: PebbleOptions,
+) -> (Baton, Pebble) {
     // The CA has to know the ports, and baton the CA: the ports come first.
     let baton = Baton::start(Config::new().docker(docker.endpoint())).await;
-    let pebble = Pebble::start_with(&baton, PebbleOptions::default()).await;
+    let pebble = Pebble::start_with(&baton, options).await;
     let section = format!("{}\nallow = [\"*.{domain}\"]\n{acme}", pebble.acme());
     let said = baton.reconfigure(&Config::new().docker(docker.endpoint()).section(&section));
     assert!(said["error"].is_null(), "{said}");
@@ -44,6 +53,28 @@ async fn wait_issued(baton: &Baton, count: usize) -> Vec<Value> {
 async fn status(baton: &Baton, pebble: &Pebble, name: &str) -> u16 {
     let curl = baton.curl(&format!("https://{name}/"));
     curl.arg("--cacert").arg(pebble.root_file()).run().await.status
+}
+
+#[tokio::test]
+async fn a_container_binds_the_account_to_one_that_the_ca_knows() {
+    let docker = Docker::connect();
+    let key = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let external_accounts = vec![("kid-2".to_owned(), key.to_owned())];
+    let options = PebbleOptions { external_accounts, sleeps: false, ..PebbleOptions::default() };
+    let (baton, pebble) = site_with(&docker, "eab.example.com", "", options).await;
+    let host = "a.eab.example.com";
+    let _web = docker.run(
+        "bound",
+        &[("VIRTUAL_HOST", host), ("ACME_EAB_KID", "kid-2"), ("ACME_EAB_HMAC_KEY", key)],
+        &[],
+    );
+    wait_issued(&baton, 1).await;
+    until("a trusted answer", LIMIT, async || {
+        (status(&baton, &pebble, host).await == 200).then_some(())
+    })
+    .await;
+    let shown = [baton.stderr(), baton.stdout(), baton.routes_json().to_string()].concat();
+    assert!(!shown.contains(key), "{shown}");
 }
 
 #[tokio::test]

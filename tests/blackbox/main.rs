@@ -1,6 +1,7 @@
 //! Black-box tests of the built baton. Each is named by what it claims.
 
 mod acme;
+mod acme_choices;
 mod acme_faults;
 mod acme_orders;
 mod acme_renewal;

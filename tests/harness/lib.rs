@@ -34,7 +34,7 @@ pub use knot::Knot;
 pub use link::Link;
 pub use memory::{peak, proportional, reset_peak, resident};
 pub use namespace::Namespace;
-pub use openssl::{ClientCa, self_signed, self_signed_rsa, shown_serial};
+pub use openssl::{ClientCa, common_name, self_signed, self_signed_rsa, shown_serial};
 pub use pebble::{Pebble, PebbleOptions};
 pub use process::hang;
 pub use raw::{Recorder, exchange, exchange_within};

@@ -72,6 +72,19 @@ fn openssl(directory: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Common name of the subject of a certificate in a PEM file.
+pub fn common_name(file: &Path) -> String {
+    let output = Command::new("openssl")
+        .args(["x509", "-noout", "-subject", "-nameopt", "multiline", "-in"])
+        .arg(file)
+        .output()
+        .expect("openssl is installed");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let name = text.lines().find_map(|line| line.trim().strip_prefix("commonName"));
+    let name = name.and_then(|line| line.trim().strip_prefix("= "));
+    name.unwrap_or_else(|| panic!("{output:?}")).to_owned()
+}
+
 /// The serial number of the certificate that a new client of this name is shown, in hexadecimal.
 pub fn shown_serial(address: SocketAddr, name: &str) -> String {
     let mut connect = Command::new("openssl")

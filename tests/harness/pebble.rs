@@ -28,6 +28,8 @@ pub struct PebbleOptions {
     pub external_accounts: Vec<(String, String)>,
     /// A DNS server that it asks in place of its own.
     pub resolver: Option<SocketAddr>,
+    /// Roots beside the first one, each with a chain of its own for every certificate.
+    pub alternate_roots: usize,
 }
 
 impl Default for PebbleOptions {
@@ -37,6 +39,7 @@ impl Default for PebbleOptions {
             life: 90 * 24 * 3600,
             external_accounts: Vec::new(),
             resolver: None,
+            alternate_roots: 0,
         }
     }
 }
@@ -125,8 +128,13 @@ impl Pebble {
 
     /// A file with the root that its certificates are trusted by.
     pub fn root_file(&self) -> PathBuf {
-        let path = self.directory.path().join("root.pem");
-        let pem = self.management("roots/0");
+        self.numbered_root_file(0)
+    }
+
+    /// The same of an alternate chain; the default one has the number 0.
+    pub fn numbered_root_file(&self, number: usize) -> PathBuf {
+        let path = self.directory.path().join(format!("root-{number}.pem"));
+        let pem = self.management(&format!("roots/{number}"));
         std::fs::write(&path, pem.stdout).expect("write");
         path
     }
@@ -241,6 +249,7 @@ fn pebble(directory: &Path, options: &PebbleOptions, dns: SocketAddr) -> Process
         "-dnsserver",
         &options.resolver.unwrap_or(dns).to_string(),
     ]);
+    command.env("PEBBLE_ALTERNATE_ROOTS", options.alternate_roots.to_string());
     if !options.sleeps {
         command.env("PEBBLE_VA_NOSLEEP", "1");
     }

@@ -33,6 +33,9 @@ pub struct Acme {
     pub deny: Vec<HostPattern>,
     /// What the CA shall issue, where it has a choice (`shortlived`, `tlsserver`).
     pub profile: Option<String>,
+    /// Common name of who shall have signed the topmost certificate of the chain, where the CA has
+    /// several chains (RFC 8555 section 7.4.2).
+    pub preferred_chain: Option<String>,
     pub key: KeyKind,
     pub proof: Proof,
 }
@@ -68,6 +71,7 @@ impl Default for Acme {
             allow: Vec::new(),
             deny: Vec::new(),
             profile: None,
+            preferred_chain: None,
             key: KeyKind::default(),
             proof: Proof::default(),
         }
@@ -201,6 +205,7 @@ pub(super) fn acme(section: &mut Section<'_, '_, '_>, acme: &mut Acme) {
     patterns(section, "allow", &mut acme.allow);
     patterns(section, "deny", &mut acme.deny);
     section.read("profile", &mut acme.profile, optional_text);
+    section.read("preferred_chain", &mut acme.preferred_chain, optional_text);
     section.read("key", &mut acme.key, value::one_of(KEYS));
     proof(section, &mut acme.proof);
     let is_possible = acme.proof.dns.provider.is_some();

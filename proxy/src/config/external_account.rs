@@ -59,6 +59,15 @@ pub(super) fn key(value: &DeValue<'_>) -> Result<Vec<u8>, Problem> {
     decode_key(value::text(value)?).ok_or_else(|| "not base64url".into())
 }
 
+impl ExternalAccount {
+    /// # Errors
+    /// When the key is not base64url.
+    pub fn new(kid: &str, hmac_key: &str) -> Result<Self, String> {
+        let hmac_key = decode_key(hmac_key).ok_or("is not base64url")?;
+        Ok(ExternalAccount { kid: kid.to_owned(), hmac_key })
+    }
+}
+
 /// Some CAs pad what they give out.
 fn decode_key(text: &str) -> Option<Vec<u8>> {
     let config =

@@ -69,6 +69,7 @@ fn every_key_is_read() {
         allow = ["*.example.com"]
         deny = ["x.example.com"]
         profile = "shortlived"
+        preferred_chain = "ISRG Root X2"
         key = "rsa-3072"
         resolver = "192.0.2.53"
         preflight = false
@@ -150,6 +151,7 @@ fn every_key_is_read() {
         allow: vec![HostPattern::Leading(".example.com".into())],
         deny: vec![HostPattern::Exact("x.example.com".into())],
         profile: Some("shortlived".into()),
+        preferred_chain: Some("ISRG Root X2".into()),
         key: KeyKind::Rsa3072,
         proof: Proof {
             resolver: Some("192.0.2.53:53".parse().expect("address")),

@@ -343,12 +343,17 @@ impl Certificates {
         let wish = &wanted.wish;
         let acme = &laid_over(&self.acme, wish);
         let directory = wish.directory.clone().map(|directory| vec![directory]);
+        let mut directories = directory.unwrap_or_else(|| acme.directories.clone());
+        if let (Some(first), Some(account)) = (directories.first_mut(), &wish.external_account) {
+            first.external_account = Some(account.clone());
+        }
         Desired {
             challenges: challenges_for_all(&names, acme),
             names,
-            directories: directory.unwrap_or_else(|| acme.directories.clone()),
+            directories,
             email: wish.email.clone().or_else(|| acme.email.clone()),
             profile: wish.profile.clone().or_else(|| acme.profile.clone()),
+            preferred_chain: wish.preferred_chain.clone().or_else(|| acme.preferred_chain.clone()),
             key: wish.key.unwrap_or(acme.key),
             is_up: wanted.is_up,
         }

@@ -542,6 +542,8 @@ fn one_certificate_serves_all_of_its_hosts_and_is_ordered_as_they_say() {
         directory: crate::config::Directory::named("letsencrypt-staging"),
         challenge: Some(crate::config::ChallengeKind::TlsAlpn01),
         cert_name: None,
+        preferred_chain: Some("Root X".to_owned()),
+        external_account: None,
     };
     let hosts = ["a.example.com", "b.example.com"]
         .map(|name| Wanted { wish: wish.clone(), ..wanted(name, RouteTls::Auto) });
@@ -555,6 +557,7 @@ fn one_certificate_serves_all_of_its_hosts_and_is_ordered_as_they_say() {
         email: wish.email,
         challenges: vec![crate::config::ChallengeKind::TlsAlpn01],
         profile: wish.profile,
+        preferred_chain: wish.preferred_chain,
         key: crate::config::KeyKind::Rsa2048,
         is_up: true,
     };

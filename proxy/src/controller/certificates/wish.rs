@@ -1,6 +1,6 @@
 //! What containers say of the certificate of a host; what they leave open, `[acme]` says.
 
-use crate::config::{ChallengeKind, Directory, KeyKind};
+use crate::config::{ChallengeKind, Directory, ExternalAccount, KeyKind};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wish {
@@ -13,6 +13,9 @@ pub struct Wish {
     /// Used in place of all others.
     pub challenge: Option<ChallengeKind>,
     pub profile: Option<String>,
+    pub preferred_chain: Option<String>,
+    /// What a new account at its CA is bound to.
+    pub external_account: Option<ExternalAccount>,
     pub key: Option<KeyKind>,
 }
 

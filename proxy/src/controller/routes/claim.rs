@@ -8,7 +8,7 @@ use super::opinion::{Opinion, Opinions, OrderOpinions};
 use super::settings::{self, Key, Router, Written};
 use super::table::{Diagnosis, RouteKey, UpstreamEntry, UpstreamState};
 use super::value;
-use crate::config::{Directory, Hsts};
+use crate::config::{Directory, ExternalAccount, Hsts};
 use crate::controller::docker::{Container, Health, Network, State};
 use crate::controller::probe;
 use crate::protocol::pattern::{HostPattern, PathPattern};
@@ -373,7 +373,34 @@ impl<'a> Reading<'a> {
             directory: test.map(|test| test.with(staging)).or(directory),
             challenge: self.opinion(own, Key::AcmeChallenge, str::parse),
             profile: self.opinion(own, Key::AcmeProfile, value::word),
+            preferred_chain: self.opinion(own, Key::AcmeChain, value::any),
+            external_account: self.external_account(own),
             key: self.opinion(own, Key::AcmeKeySize, str::parse),
+        }
+    }
+
+    /// Id and key go together; the key, which is a secret, is in no diagnosis.
+    fn external_account(&mut self, own: Router<'a>) -> Option<Opinion<ExternalAccount>> {
+        let kid = self.opinion(own, Key::AcmeEabKid, value::any);
+        let key = own.written(Key::AcmeEabKey).into_iter().next();
+        let (kid, key) = match (kid, key) {
+            (Some(kid), Some(key)) => (kid, key),
+            (None, None) => return None,
+            (Some(kid), None) => {
+                self.diagnose(kid.setting, &kid.text, "has no ACME_EAB_HMAC_KEY beside it".into());
+                return None;
+            }
+            (None, Some(key)) => {
+                self.diagnose(key.name, "", "has no ACME_EAB_KID beside it".into());
+                return None;
+            }
+        };
+        match ExternalAccount::new(&kid.value, key.value) {
+            Ok(account) => Some(kid.with(account)),
+            Err(problem) => {
+                self.diagnose(key.name, "", problem);
+                None
+            }
         }
     }
 

@@ -368,6 +368,8 @@ impl Draft {
             directory: value(order.directory.as_ref()),
             challenge: value(order.challenge.as_ref()),
             profile: value(order.profile.as_ref()),
+            preferred_chain: value(order.preferred_chain.as_ref()),
+            external_account: value(order.external_account.as_ref()),
             key: value(order.key.as_ref()),
         }
     }

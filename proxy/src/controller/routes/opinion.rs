@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::{ChallengeKind, Directory, Hsts, KeyKind, VerifyClient};
+use crate::config::{ChallengeKind, Directory, ExternalAccount, Hsts, KeyKind, VerifyClient};
 use crate::protocol::snapshot::HttpsMethod;
 
 /// A value as somebody wrote it.
@@ -44,6 +44,8 @@ pub(super) struct OrderOpinions {
     pub directory: Option<Opinion<Directory>>,
     pub challenge: Option<Opinion<ChallengeKind>>,
     pub profile: Option<Opinion<String>>,
+    pub preferred_chain: Option<Opinion<String>>,
+    pub external_account: Option<Opinion<ExternalAccount>>,
     pub key: Option<Opinion<KeyKind>>,
 }
 
@@ -79,6 +81,8 @@ impl OrderOpinions {
             hear(&mut self.directory, said.directory.as_ref()),
             hear(&mut self.challenge, said.challenge.as_ref()),
             hear(&mut self.profile, said.profile.as_ref()),
+            hear(&mut self.preferred_chain, said.preferred_chain.as_ref()),
+            hear(&mut self.external_account, said.external_account.as_ref()),
             hear(&mut self.key, said.key.as_ref()),
         ];
         heard.into_iter().flatten().collect()

@@ -29,11 +29,14 @@ pub(super) enum Key {
     AcmeTest,
     AcmeChallenge,
     AcmeProfile,
+    AcmeChain,
+    AcmeEabKid,
+    AcmeEabKey,
     AcmeKeySize,
 }
 
 impl Key {
-    const ALL: [Key; 23] = [
+    const ALL: [Key; 26] = [
         Key::Host,
         Key::Multiports,
         Key::Port,
@@ -56,6 +59,9 @@ impl Key {
         Key::AcmeTest,
         Key::AcmeChallenge,
         Key::AcmeProfile,
+        Key::AcmeChain,
+        Key::AcmeEabKid,
+        Key::AcmeEabKey,
         Key::AcmeKeySize,
     ];
 
@@ -104,6 +110,9 @@ impl Key {
             Key::AcmeTest => &["LETSENCRYPT_TEST"],
             Key::AcmeChallenge => &["ACME_CHALLENGE"],
             Key::AcmeProfile => &["ACME_CERT_PROFILE"],
+            Key::AcmeChain => &["ACME_PREFERRED_CHAIN"],
+            Key::AcmeEabKid => &["ACME_EAB_KID"],
+            Key::AcmeEabKey => &["ACME_EAB_HMAC_KEY"],
             Key::AcmeKeySize => &["ACME_KEYSIZE", "LETSENCRYPT_KEYSIZE"],
             Key::StripPrefix | Key::Network | Key::Weight | Key::VerifyClient => &[],
         }

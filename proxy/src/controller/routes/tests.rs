@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::config::StaticUpstream;
+use crate::config::{ExternalAccount, StaticUpstream};
 use crate::controller::certificates::{Named, Trust};
 use crate::controller::docker::{Health, Network, Port, State};
 use crate::protocol::pattern::PathPattern;
@@ -781,6 +781,11 @@ fn what_containers_say_of_an_order() {
             Wish { challenge: Some(ChallengeKind::TlsAlpn01), ..usual() },
         ),
         ("ACME_CERT_PROFILE", "shortlived", Wish { profile: Some("shortlived".into()), ..usual() }),
+        (
+            "ACME_PREFERRED_CHAIN",
+            "ISRG Root X2",
+            Wish { preferred_chain: Some("ISRG Root X2".into()), ..usual() },
+        ),
         ("ACME_KEYSIZE", "ec-384", Wish { key: Some(KeyKind::Ec384), ..usual() }),
         ("ACME_KEYSIZE", "4096", Wish { key: Some(KeyKind::Rsa4096), ..usual() }),
         (
@@ -791,12 +796,17 @@ fn what_containers_say_of_an_order() {
     ] {
         assert_eq!(wish(&[(setting, value)]), (want, Vec::new()), "{setting}={value}");
     }
+    let account = [("ACME_EAB_KID", "kid-1"), ("ACME_EAB_HMAC_KEY", "c2VjcmV0")];
+    let bound = ExternalAccount::new("kid-1", "c2VjcmV0").ok();
+    assert!(bound.is_some());
+    assert_eq!(wish(&account), (Wish { external_account: bound, ..usual() }, Vec::new()));
     let both = [("LETSENCRYPT_TEST", "true"), ("ACME_CA_URI", "https://ca.test/dir")];
     assert_eq!(wish(&both), (Wish { directory: staging(), ..usual() }, Vec::new()));
     for (setting, value, problem) in [
         ("ACME_EMAIL", "me", "is not an e-mail address"),
         ("ACME_CA_URI", "http://ca.test", "is not the https URL of an ACME directory"),
         ("LETSENCRYPT_TEST", "maybe", "is neither `true` nor `false`"),
+        ("ACME_EAB_KID", "kid-1", "has no ACME_EAB_HMAC_KEY beside it"),
         ("ACME_CERT_PROFILE", "a b", "has more in it than letters, digits, `-`, `_` and dots"),
         ("ACME_KEYSIZE", "1024", "is not one of ec-256, ec-384, 2048, 3072, 4096"),
         ("CERT_NAME", "../x", "has more in it than letters, digits, `-`, `_` and dots"),

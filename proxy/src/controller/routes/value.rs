@@ -52,6 +52,11 @@ pub(super) fn directory(text: &str) -> Result<Directory, String> {
 }
 
 /// What no file name, label or CA could take for something else.
+/// Text that is shown and compared, and nothing more.
+pub(super) fn any(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
 pub(super) fn word(text: &str) -> Result<String, String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.*".contains(&byte);
     match text.bytes().all(is_plain) && !text.starts_with('.') {

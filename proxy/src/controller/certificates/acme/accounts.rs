@@ -9,6 +9,7 @@ use instant_acme::{
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::sync::Mutex;
 
+use super::chains::Chains;
 use super::client::Client;
 use super::desired::Desired;
 use super::gate::Gate;
@@ -25,6 +26,11 @@ pub struct Accounts {
 }
 
 impl Accounts {
+    /// What CAs have sent.
+    pub fn chains(&self) -> &Chains {
+        &self.client.chains
+    }
+
     pub fn new(client: Client, shelf: Arc<Shelf>, gate: Gate) -> Self {
         Accounts { client, shelf, gate, known: Mutex::default() }
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{RETRY_AFTER, USER_AGENT};
+use http::response::Parts;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -21,6 +22,8 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::time::timeout;
+
+use super::chains::Chains;
 
 /// From the request to the end of its answer.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
@@ -56,6 +59,8 @@ pub struct RootsError {
 #[derive(Clone)]
 pub struct Client {
     pool: Pool<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
+    /// What it has downloaded.
+    pub chains: Chains,
 }
 
 impl Client {
@@ -72,7 +77,8 @@ impl Client {
             .with_no_client_auth();
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().build();
-        Ok(Client { pool: Pool::builder(TokioExecutor::new()).build(connector) })
+        let pool = Pool::builder(TokioExecutor::new()).build(connector);
+        Ok(Client { pool, chains: Chains::default() })
     }
 }
 
@@ -100,10 +106,14 @@ impl HttpClient for Client {
         mut request: Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(NAME));
+        let url = request.uri().to_string();
+        let chains = self.chains.clone();
         let answer = exchange(self.pool.clone(), request);
         Box::pin(async move {
             let answer = timeout(REQUEST_LIMIT, answer).await.unwrap_or(Err(Fault::TimedOut));
-            answer.map_err(|fault| Error::Other(Box::new(fault)))
+            let (parts, body) = answer.map_err(|fault| Error::Other(Box::new(fault)))?;
+            chains.note(&url, &parts.headers, &body);
+            Ok(BytesResponse { parts, body: Box::new(body) })
         })
     }
 }
@@ -111,7 +121,7 @@ impl HttpClient for Client {
 async fn exchange(
     pool: Pool<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>,
     request: Request<BodyWrapper<Bytes>>,
-) -> Result<BytesResponse, Fault> {
+) -> Result<(Parts, Bytes), Fault> {
     let answer = pool.request(request).await;
     let (parts, body) = answer.map_err(|error| Fault::Unreachable(root(&error)))?.into_parts();
     let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(Fault::Body)?.to_bytes();
@@ -124,7 +134,7 @@ async fn exchange(
             retry_after: retry_after(&parts.headers, SystemTime::now()),
         });
     }
-    Ok(BytesResponse { parts, body: Box::new(body) })
+    Ok((parts, body))
 }
 
 /// What lies at the bottom says it best: the layers above it say that a request has failed.

@@ -15,6 +15,8 @@ pub struct Desired {
     /// The preferred one first. Never empty.
     pub challenges: Vec<ChallengeKind>,
     pub profile: Option<String>,
+    /// Common name of who shall have signed the topmost certificate of the chain.
+    pub preferred_chain: Option<String>,
     pub key: KeyKind,
     /// Somebody answers for one of the names. A container that starts and dies again and again
     /// causes no first order.

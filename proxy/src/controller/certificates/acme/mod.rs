@@ -5,6 +5,7 @@
 mod accounts;
 mod aftercare;
 mod board;
+mod chains;
 mod client;
 mod desired;
 mod desk;

@@ -44,6 +44,8 @@ pub enum OrderError {
     Refused(String),
     #[error("the CA offers no challenge that may be used ({offered}): see acme.challenges")]
     NoChallenge { offered: String },
+    #[error("the CA has no profile `{wanted}`: it has `{offered}`: see acme.profile")]
+    NoProfile { wanted: String, offered: String },
     #[error("the CA: {text}")]
     Ca { text: String, retry_after: Option<Duration> },
     #[error("the CA takes none of our nonces")]
@@ -70,7 +72,9 @@ pub enum OrderError {
 impl OrderError {
     pub fn blame(&self) -> Blame {
         match self {
-            OrderError::Refused(_) | OrderError::NoChallenge { .. } => Blame::Name,
+            OrderError::Refused(_)
+            | OrderError::NoChallenge { .. }
+            | OrderError::NoProfile { .. } => Blame::Name,
             OrderError::Ca { .. }
             | OrderError::Nonce
             | OrderError::NoAccount
@@ -238,7 +242,31 @@ impl Shop {
             }
             chain => chain?,
         };
+        let chain_pem = self.preferred_chain(errand, &account, &mut order, chain_pem).await;
         errand.issued(&chain_pem)
+    }
+
+    /// The chain that is wanted, where the CA has it.
+    async fn preferred_chain(
+        &self,
+        errand: &Errand,
+        account: &Account,
+        order: &mut Order,
+        default: String,
+    ) -> String {
+        let chains = self.accounts.chains();
+        let wanted = errand.desired.preferred_chain.as_deref();
+        let url = order.state().certificate.as_deref();
+        let (Some(issuer), Some(url)) = (wanted, url) else { return default };
+        match chains.by_issuer(account, url, issuer).await {
+            Ok(chain) => chain,
+            Err(offered) => {
+                let id = errand.desired.id();
+                let offered = offered.join("`, `");
+                tracing::warn!("certificate {id}: no chain to `{issuer}`: the CA has `{offered}`");
+                default
+            }
+        }
     }
 
     /// What the CA could not see is not ordered.
@@ -258,6 +286,7 @@ impl Shop {
     /// Writes down what it takes to go on with the order, places it, and writes down which it is. A
     /// disk that is full is found out before the CA has done anything.
     async fn place(&self, account: &Account, errand: &mut Errand) -> Result<Order, OrderError> {
+        Self::check_profile(account, &errand.desired)?;
         let mut pending = self.prepare(errand).await?;
         let Errand { desired, directory, before, says_before, .. } = errand;
         let identifiers: Vec<Identifier> =
@@ -278,6 +307,26 @@ impl Shop {
         tracing::info!("certificate {}: ordered from {}", desired.id(), directory.url);
         errand.pending = Some(pending);
         Ok(order)
+    }
+
+    /// An order for a profile that the CA has not would be refused, or worse, be for another one.
+    fn check_profile(account: &Account, desired: &Desired) -> Result<(), OrderError> {
+        let Some(wanted) = &desired.profile else { return Ok(()) };
+        let mut offered: Vec<&str> = account.profiles().map(|profile| profile.name).collect();
+        offered.sort_unstable();
+        match offered.as_slice() {
+            [] => {
+                let id = desired.id();
+                tracing::warn!(
+                    "certificate {id}: this CA has no profiles: `{wanted}` says nothing"
+                );
+                Ok(())
+            }
+            some if some.contains(&wanted.as_str()) => Ok(()),
+            others => {
+                Err(OrderError::NoProfile { wanted: wanted.clone(), offered: others.join("`, `") })
+            }
+        }
     }
 
     /// A key and a request of its own, unless a crash has left some.

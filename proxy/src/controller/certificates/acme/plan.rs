@@ -102,6 +102,7 @@ mod tests {
             email: None,
             challenges: Vec::new(),
             profile: None,
+            preferred_chain: None,
             key: KeyKind::Ec256,
             is_up: true,
         }

@@ -27,7 +27,7 @@ impl Site {
         Self::start_with(Config::new(), options).await
     }
 
-    async fn start_with(config: Config, options: PebbleOptions) -> Self {
+    pub async fn start_with(config: Config, options: PebbleOptions) -> Self {
         let upstream = Upstream::start("one").await.expect("upstream");
         // The CA has to know the ports, and baton the CA: the ports come first.
         let baton = Baton::start(config.route("first.test", &[upstream.address()])).await;

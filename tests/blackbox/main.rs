@@ -8,6 +8,7 @@ mod acme_renewal;
 mod bodies;
 mod canary;
 mod client_auth;
+mod clock;
 mod command_line;
 mod container_certificates;
 mod dns01;

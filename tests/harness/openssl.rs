@@ -60,7 +60,7 @@ fn request_self_signed(directory: &Path, name: &str, key: &[&str]) {
     let mut arguments = vec!["req", "-x509", "-nodes", "-newkey"];
     arguments.extend(key);
     arguments.extend(["-subj", &subject, "-addext", &names]);
-    arguments.extend(["-addext", "basicConstraints=critical,CA:FALSE", "-days", "2"]);
+    arguments.extend(["-addext", "basicConstraints=critical,CA:FALSE", "-days", "365"]);
     arguments.extend(["-keyout", "key.pem", "-out", "cert.pem"]);
     openssl(directory, &arguments);
 }

@@ -48,6 +48,9 @@ pub fn offered(package: &str) -> bool {
     shown.is_ok_and(|output| output.status.success())
 }
 
+/// No program: it is preloaded.
+const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+
 /// Packages, each once.
 fn missing(need_dockerd: bool) -> Vec<&'static str> {
     let without = |program, package| find(program).is_none().then_some(package);
@@ -64,7 +67,8 @@ fn missing(need_dockerd: bool) -> Vec<&'static str> {
         without("kdig", "knot-dnsutils"),
         without("systemd-analyze", "systemd"),
     ];
-    [docker.or(dockerd), busybox].into_iter().chain(rest).flatten().collect()
+    let faketime = (!Path::new(FAKETIME).exists()).then_some("libfaketime");
+    [docker.or(dockerd), busybox, faketime].into_iter().chain(rest).flatten().collect()
 }
 
 /// Images are made of this one file: it must need no library. A file that names a dynamic loader

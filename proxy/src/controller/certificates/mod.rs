@@ -327,8 +327,8 @@ impl Certificates {
         let own = draft.stock.issued.get_key_value(&id).filter(|(_, issued)| serves(issued));
         let serving = own.or_else(|| others.next());
         // One that nobody renews is no reason to wait until it ends.
-        let is_enough =
-            serving.is_some_and(|(other, issued)| *other != id && draft.now < issued.renewal());
+        let is_enough = serving
+            .is_some_and(|(other, issued)| *other != id && draft.now < issued.renewal(draft.now));
         let trust = if serving.is_some() { Trust::Public } else { Trust::None };
         draft.issued.extend(serving.map(|(id, _)| id.clone()));
         if !is_enough {
@@ -415,7 +415,7 @@ impl Certificates {
         let renewals = self.local_ca.issued().chain([&self.default]).map(Pair::renewal);
         let files = self.files.pairs().filter(|pair| pair.is_valid(now));
         let issued = draft.issued().map(|(_, issued)| &*issued.pair);
-        let due = draft.issued().map(|(_, issued)| issued.renewal()).filter(|due| *due > now);
+        let due = draft.issued().map(|(_, issued)| issued.renewal(now)).filter(|due| *due > now);
         let times = renewals.chain(files.chain(issued).map(|pair| pair.not_after)).chain(due);
         let next = times.min().unwrap_or(now).max(now + SHORTEST_WAIT);
         match self.files.has_directories() {

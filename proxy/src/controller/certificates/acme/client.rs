@@ -144,6 +144,10 @@ fn root(error: &(dyn std::error::Error + 'static)) -> String {
         last = source;
     }
     match last.downcast_ref::<io::Error>() {
+        // TLS says itself what is wrong, and the kind is none.
+        Some(io) if matches!(io.kind(), io::ErrorKind::Other | io::ErrorKind::InvalidData) => {
+            io.to_string()
+        }
         Some(io) => io.kind().to_string(),
         None => last.to_string(),
     }

@@ -404,7 +404,9 @@ impl Keeper {
         };
         Progress {
             is_ordering,
-            next_renewal: record.and_then(|record| record.issued.as_ref()).map(Issued::renewal),
+            next_renewal: record
+                .and_then(|record| record.issued.as_ref())
+                .map(|issued| issued.renewal(now)),
             last_error: last
                 .map(|failure| failure.error.clone())
                 .or_else(|| record.and_then(revoked))

@@ -50,7 +50,7 @@ fn due(desired: &Desired, record: &Record, now: OffsetDateTime) -> OffsetDateTim
     if !issued.has_names(&desired.names) || !from.is_none_or(is_of) {
         return now;
     }
-    issued.renewal()
+    issued.renewal(now)
 }
 
 /// Where an order is under way that may still be asked for.
@@ -173,7 +173,7 @@ mod tests {
             assert_eq!(next_step(&desired(), &record, now), want, "failed, {now}");
         }
         let record = Record { issued: Some(issued()), ..Record::default() };
-        let renewal = record.issued.as_ref().expect("issued above").renewal();
+        let renewal = record.issued.as_ref().expect("issued above").renewal(NOW);
         for (now, want) in [
             (NOW, Step::Wait(renewal)),
             (renewal, Step::Order(directory("one"))),

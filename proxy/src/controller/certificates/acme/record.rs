@@ -55,8 +55,10 @@ impl Issued {
         }
     }
 
-    pub fn renewal(&self) -> OffsetDateTime {
-        renewal::due(self.life(), self.window(), self.origin.replaced)
+    pub fn renewal(&self, now: OffsetDateTime) -> OffsetDateTime {
+        let due = renewal::due(self.life(), self.window());
+        let kept = renewal::kept_until(self.life(), self.origin.replaced, now);
+        kept.map_or(due, |kept| kept.max(due))
     }
 
     /// What the CA suggests for this very certificate.

@@ -14,8 +14,9 @@ pub const LONGEST_PAUSE: Duration = Duration::hours(12);
 const SHORTEST_PAUSE: Duration = Duration::minutes(1);
 /// After a look that failed.
 pub const FAILED_PAUSE: Duration = Duration::hours(1);
-/// A certificate that has just replaced another one is kept this long, whatever the CA suggests: a
-/// window that always lies in the past would have it ordered without end.
+/// A certificate that has just replaced another one is kept this long, or for a third of its life,
+/// whatever the CA suggests and whatever our clock says: with a window that always lies in the past, or
+/// a clock that is far ahead, it would be ordered without end.
 const SHORTEST_SERVICE: Duration = Duration::hours(1);
 
 /// What a CA suggests for one certificate (RFC 9773).
@@ -62,23 +63,29 @@ pub fn chance(der: &[u8]) -> f64 {
 }
 
 /// At a random second of the window, else at two thirds of the life (half where it is short), less
-/// a jitter. A window that lies behind the end is a mistake. `replaced` is when the certificate took
-/// the place of another one.
-pub fn due(
-    life: Life,
-    window: Option<&Window>,
-    replaced: Option<OffsetDateTime>,
-) -> OffsetDateTime {
+/// a jitter. A window that lies behind the end is a mistake.
+pub fn due(life: Life, window: Option<&Window>) -> OffsetDateTime {
     let whole = life.not_after - life.not_before;
     let rest = if whole < SHORT_LIFE { whole / 2 } else { whole / 3 };
     match window {
         Some(window) if window.start <= window.end && window.start < life.not_after => {
             let at = window.start + (window.end - window.start) * life.chance;
-            let soonest = replaced.map_or(at, |replaced| replaced + SHORTEST_SERVICE);
-            at.max(soonest).min(life.not_after - rest / JITTER)
+            at.min(life.not_after - rest / JITTER)
         }
         _ => life.not_after - rest - rest / JITTER * life.chance,
     }
+}
+
+/// Until when a certificate is kept that took the place of another one at `replaced`. A clock that was
+/// set back since says nothing.
+pub fn kept_until(
+    life: Life,
+    replaced: Option<OffsetDateTime>,
+    now: OffsetDateTime,
+) -> Option<OffsetDateTime> {
+    let service = SHORTEST_SERVICE.min((life.not_after - life.not_before) / 3);
+    let replaced = replaced.filter(|&replaced| replaced <= now && now < replaced + service)?;
+    Some(replaced + service)
 }
 
 /// A warning is worth it: what is left is less than a quarter, and it was to be renewed long ago.
@@ -121,24 +128,33 @@ mod tests {
             (90, 0.0, window(100, 101), Duration::days(60)),
             (90, 1.0, window(80, 100), Duration::days(87)),
         ] {
-            assert_eq!(
-                due(life(days, chance), window.as_ref(), None) - START,
-                want,
-                "{days} {window:?}"
-            );
+            assert_eq!(due(life(days, chance), window.as_ref()) - START, want, "{days} {window:?}");
         }
     }
 
     #[test]
-    fn a_window_that_is_always_in_the_past_makes_no_loop() {
-        for (replaced, want) in [
-            (None, Duration::days(-2) + Duration::hours(12)),
-            (Some(START + Duration::minutes(5)), Duration::minutes(65)),
-            (Some(START + Duration::days(90)), Duration::days(87)),
+    fn what_has_just_been_renewed_is_kept_for_a_while() {
+        let minute = Duration::minutes;
+        for (days, replaced, now, want) in [
+            (90, None, minute(10), None),
+            (90, Some(minute(5)), minute(10), Some(minute(65))),
+            (90, Some(minute(5)), minute(65), None),
+            // By a clock that is ahead of the certificate's end.
+            (
+                90,
+                Some(Duration::days(100)),
+                Duration::days(100),
+                Some(Duration::days(100) + minute(60)),
+            ),
+            // And was set right again.
+            (90, Some(Duration::days(100)), minute(10), None),
         ] {
-            let due = due(life(90, 0.5), window(-2, -1).as_ref(), replaced);
-            assert_eq!(due - START, want, "{replaced:?}");
+            let replaced = replaced.map(|replaced| START + replaced);
+            let kept = kept_until(life(days, 0.5), replaced, START + now);
+            assert_eq!(kept.map(|until| until - START), want, "{replaced:?} {now}");
         }
+        let short = Life { not_after: START + Duration::seconds(45), ..life(0, 0.5) };
+        assert_eq!(kept_until(short, Some(START), START), Some(START + Duration::seconds(15)));
     }
 
     #[test]

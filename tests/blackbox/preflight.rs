@@ -174,3 +174,25 @@ async fn a_private_address_has_one_of_the_local_ca_otherwise() {
     assert_eq!((answer.status, answer.field("x-upstream")), (200, Some("one")), "{answer:?}");
     assert_eq!(site.pebble.orders(), 0);
 }
+
+#[tokio::test]
+async fn an_ipv6_address_gets_one_too() {
+    let site = Site::start(PebbleOptions { sleeps: false, ..PebbleOptions::default() }).await;
+    let both = |port: u16| format!("[\"127.0.0.1:0\", \"[::1]:{port}\"]");
+    let [http, https] =
+        [site.baton.http_address(), site.baton.https_address()].map(|address| address.port());
+    let config = Config::new()
+        .listen(&format!("http = {}\nhttps = {}", both(http), both(https)))
+        .section(&site.pebble.acme_with_preflight())
+        .route_with("::1", &[site.upstream.address()], "tls = \"acme\"");
+    let said = site.baton.reconfigure(&config);
+    assert!(said["error"].is_null(), "{said}");
+    site.wait_state("::1", "valid").await;
+    let url = format!("https://[::1]:{https}/");
+    let answer = until("a trusted answer", ISSUE_LIMIT, async || {
+        let curl = site.baton.curl(&url).arg("--cacert").arg(site.pebble.root_file());
+        Some(curl.run().await).filter(|answer| answer.status == 200)
+    })
+    .await;
+    assert_eq!(answer.field("x-upstream"), Some("one"), "{answer:?}");
+}

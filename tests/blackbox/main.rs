@@ -29,6 +29,7 @@ mod orphans;
 mod preflight;
 mod ready_made;
 mod reload;
+mod route_options;
 mod routing;
 mod service;
 mod stage;

@@ -7,6 +7,7 @@ mod external_account;
 mod mistake;
 mod nearest;
 mod reader;
+mod route_options;
 mod sections;
 mod upstream;
 mod value;
@@ -23,6 +24,7 @@ pub use mistake::{Mistake, Mistakes, Position};
 pub use upstream::UpstreamError;
 pub use value::time_span;
 
+use crate::protocol::options::Options;
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::settings::WorkerSettings;
 use crate::protocol::snapshot::UpstreamProtocol;
@@ -189,6 +191,7 @@ pub struct StaticRoute {
     pub path: PathPattern,
     /// `strip_prefix = true` is `Some("/")`.
     pub replace_prefix: Option<String>,
+    pub options: Options,
     pub upstreams: Vec<StaticUpstream>,
     pub tls: RouteTls,
     /// Of its host. `None`: the default.

@@ -250,6 +250,27 @@ impl<'v, 't> Section<'_, 'v, 't> {
         self.reader.section(path, offset, table, read);
     }
 
+    /// `[key]` with whatever names its keys have.
+    pub fn map<T>(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str, &DeValue<'_>) -> Result<T, Problem>,
+    ) -> Vec<T> {
+        let Some(value) = self.value(key) else { return Vec::new() };
+        let Some(table) = value.get_ref().as_table() else {
+            let found = value.get_ref().type_str();
+            let problem = format!("expected a table of names and values, found {found}");
+            self.mistake(value.span().start, key, problem.into());
+            return Vec::new();
+        };
+        let mut made = Vec::new();
+        for (name, value) in table {
+            let name = name.get_ref();
+            made.extend(self.parsed(&join(key, name), value, |value| parse(name, value)));
+        }
+        made
+    }
+
     /// `[[key]]`: what `read` makes of each, where it could.
     pub fn tables<T>(
         &mut self,

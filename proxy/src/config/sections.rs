@@ -7,6 +7,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::Section;
+use super::route_options::route_options;
 use super::{
     CertificateFiles, Config, Docker, Drain, HandoffWish, Hsts, Listen, RouteTls, StaticRoute,
     StaticUpstream, VerifyClient, acme, value,
@@ -205,6 +206,7 @@ fn route(section: &mut Section<'_, '_, '_>) -> Option<StaticRoute> {
     });
     let replace_prefix = replace_prefix(section, &path);
     let upstreams = upstreams(section);
+    let options = route_options(section);
     let tls = section.optional("tls", value::one_of(ROUTE_TLS)).unwrap_or_default();
     let hsts = section.optional("hsts", |value| {
         Ok(Hsts::parse(value::text(value)?).map_err(with_subject(value))?)
@@ -215,6 +217,7 @@ fn route(section: &mut Section<'_, '_, '_>) -> Option<StaticRoute> {
         host: host?,
         path,
         replace_prefix,
+        options,
         upstreams,
         tls,
         hsts,

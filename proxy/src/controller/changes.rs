@@ -72,6 +72,7 @@ fn state(entry: &UpstreamEntry) -> String {
 mod tests {
     use super::*;
     use crate::controller::routes::{HostEntry, RouteEntry, UpstreamState};
+    use crate::protocol::options::Options;
     use crate::protocol::pattern::PathPattern;
 
     fn upstream(container: &str, address: &str, state: UpstreamState) -> UpstreamEntry {
@@ -89,6 +90,7 @@ mod tests {
         let route = RouteEntry {
             path: PathPattern::Prefix("/".to_owned()),
             replace_prefix: None,
+            options: Options::default(),
             upstreams,
             hold: false,
         };

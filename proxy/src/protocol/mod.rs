@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod fault;
 pub mod frame;
+pub mod options;
 pub mod pattern;
 pub mod settings;
 pub mod snapshot;

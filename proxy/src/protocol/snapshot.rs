@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use super::options::Options;
 use super::pattern::{HostPattern, PathPattern};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +133,9 @@ pub struct Route {
     /// expression.
     #[serde(default)]
     pub replace_prefix: Option<String>,
+    /// What it does beside forwarding.
+    #[serde(default, skip_serializing_if = "Options::is_off")]
+    pub options: Options,
     /// The pool: those in rotation now. Empty means that the route is known and nobody is up.
     pub upstreams: Vec<Upstream>,
     /// Somebody is up, or was a moment ago: where nobody answers, requests wait for the next one.

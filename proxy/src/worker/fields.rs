@@ -210,7 +210,7 @@ impl TextBuffer {
 }
 
 /// RFC 9110 section 7.6.1: the fields that `Connection` names belong to this hop alone.
-fn connection_options(fields: &Fields) -> Vec<Vec<u8>> {
+pub fn connection_options(fields: &Fields) -> Vec<Vec<u8>> {
     let mut named = Vec::new();
     fields.for_each(|name, value| {
         if name.len() == 10 && name.eq_ignore_ascii_case(b"connection") {
@@ -232,7 +232,7 @@ fn connection_options(fields: &Fields) -> Vec<Vec<u8>> {
     named
 }
 
-fn is_named(named: &[Vec<u8>], name: &[u8]) -> bool {
+pub fn is_named(named: &[Vec<u8>], name: &[u8]) -> bool {
     !named.is_empty() && named.iter().any(|option| option.eq_ignore_ascii_case(name))
 }
 

@@ -19,6 +19,7 @@ pub mod message;
 pub mod page;
 pub mod relay;
 pub mod request;
+pub mod route_options;
 pub mod stats;
 pub mod table;
 pub mod thread;

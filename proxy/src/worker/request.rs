@@ -16,6 +16,7 @@ use super::local::{Local, Peer, Routing};
 use super::message::{BodyLength, RequestHead, ResponseHead, Upgrade};
 use super::page::Page;
 use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, Progress, relay};
+use super::route_options::{OptionClient, RouteOptions};
 use super::table::{Host, Replace, Route, normal_host, normal_path};
 use super::tunnel::{End, Inside};
 use super::upstream::balance::Tried;
@@ -73,22 +74,24 @@ pub async fn serve<D: Downstream>(
             Err(page) => break answer(local, client, head, &page, hsts, &mut record).await,
         };
         let pool = routing.pools.pool(route.pool);
-        let (lack, page) = if let Some(rest) = host.pause() {
-            (Lack::Paused(rest), Page::PAUSED)
-        } else if pool.members.is_empty() {
-            (Lack::Vacant, Page::NOBODY_UP)
-        } else {
-            let client_side = Client {
-                address: peer.address.ip(),
-                local_port: peer.local_port,
-                tls: peer.tls.is_some(),
-                trusted_proxies: &local.settings.trusted_proxies,
-            };
-            let request = Request { head, client: &client_side, target: &target };
-            match forward(local, pool, &request, hsts, client, &mut record).await {
-                Forwarded::Ended(outcome) => break outcome,
-                Forwarded::Nowhere(page) => (Lack::Refused, page),
+        let client_side = Client {
+            address: peer.address.ip(),
+            local_port: peer.local_port,
+            tls: peer.tls.is_some(),
+            trusted_proxies: &local.settings.trusted_proxies,
+        };
+        let request = Request { head, client: &client_side, target: &target };
+        let forwarded = match (host.pause(), &route.options) {
+            (Some(rest), _) => Forwarded::Nowhere(Lack::Paused(rest), Page::PAUSED),
+            (None, None) => forward(local, pool, &request, hsts, client, &mut record).await,
+            (None, Some(options)) => {
+                let visit = Visit { local, pool, request, hsts };
+                serve_with(options, visit, client, &mut record).await
             }
+        };
+        let (lack, page) = match forwarded {
+            Forwarded::Ended(outcome) => break outcome,
+            Forwarded::Nowhere(lack, page) => (lack, page),
         };
         match patience.wait(local, (&routing, route), lack, client).await {
             Waited::News => {}
@@ -98,6 +101,28 @@ pub async fn serve<D: Downstream>(
     };
     record.write(local, peer, head);
     outcome
+}
+
+/// A request that has found its route.
+struct Visit<'a> {
+    local: &'a Rc<Local>,
+    pool: &'a Pool,
+    request: Request<'a>,
+    hsts: Option<&'a Bytes>,
+}
+
+/// As [`forward`], for a route that does more than that.
+async fn serve_with<D: Downstream>(
+    options: &RouteOptions,
+    visit: Visit<'_>,
+    client: &mut D,
+    record: &mut Record,
+) -> Forwarded {
+    let Visit { local, pool, request, hsts } = visit;
+    let mut client = OptionClient::new(client, options);
+    let head = options.request_head(request.head);
+    let request = Request { head: &head, ..request };
+    forward(local, pool, &request, hsts, &mut client, record).await
 }
 
 /// The host that a request is for, or the answer that needs none.
@@ -326,7 +351,7 @@ async fn answer<D: Downstream>(
 enum Forwarded {
     Ended(Outcome),
     /// No upstream took it: nothing of it is lost.
-    Nowhere(Page),
+    Nowhere(Lack, Page),
 }
 
 /// Tries upstreams until one answers, or trying again would not be safe.
@@ -338,6 +363,7 @@ async fn forward<D: Downstream>(
     client: &mut D,
     record: &mut Record,
 ) -> Forwarded {
+    let lack = if pool.members.is_empty() { Lack::Vacant } else { Lack::Refused };
     let mut tried = Tried::default();
     let mut page = Page::NOBODY_UP;
     // Set when the same upstream is asked once more, over a new connection.
@@ -345,7 +371,7 @@ async fn forward<D: Downstream>(
     loop {
         let fresh = same.is_some();
         let Some(index) = same.take().or_else(|| next(local, pool, &tried)) else {
-            return Forwarded::Nowhere(page);
+            return Forwarded::Nowhere(lack, page);
         };
         let member = &pool.members[index];
         let asked = Asked { request, hsts, fresh };
@@ -637,6 +663,7 @@ mod tests {
                 pool: 0,
                 hold: false,
                 waiting: Waiting::default(),
+                options: None,
                 replace: Some(Replace {
                     prefix: prefix.as_bytes().into(),
                     by: replacement.as_bytes().into(),

@@ -12,6 +12,7 @@ use regex::bytes::Regex;
 use super::challenges::Challenges;
 use super::client_auth::ClientAuth;
 use super::hold::Waiting;
+use super::route_options::RouteOptions;
 use super::tickets::TicketKeys;
 use super::tls::Certificates;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
@@ -81,6 +82,8 @@ pub struct Route {
     pub hold: bool,
     pub waiting: Waiting,
     pub replace: Option<Replace>,
+    /// What it does beside forwarding, which is most often nothing.
+    pub options: Option<Box<RouteOptions>>,
 }
 
 /// The matched prefix and what replaces it.
@@ -200,8 +203,9 @@ impl Paths {
         for route in routes {
             let pool = pools.len();
             pools.push(route.upstreams);
-            let entry =
-                Route { pool, hold: route.hold, waiting: Waiting::default(), replace: None };
+            let options = RouteOptions::compile(route.options);
+            let waiting = Waiting::default();
+            let entry = Route { pool, hold: route.hold, waiting, replace: None, options };
             paths.insert(route.path, route.replace_prefix, entry, problems);
         }
         paths.prefixes.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.text.len()));
@@ -318,6 +322,7 @@ pub fn normal_path(path: &[u8]) -> Option<std::borrow::Cow<'_, [u8]>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::options::Options;
 
     fn upstream(name: &str) -> snapshot::Upstream {
         snapshot::Upstream {
@@ -329,7 +334,13 @@ mod tests {
     }
 
     fn route(path: PathPattern, name: &str) -> snapshot::Route {
-        snapshot::Route { path, replace_prefix: None, upstreams: vec![upstream(name)], hold: false }
+        snapshot::Route {
+            path,
+            replace_prefix: None,
+            options: Options::default(),
+            upstreams: vec![upstream(name)],
+            hold: false,
+        }
     }
 
     fn table(hosts: &[(&str, Vec<snapshot::Route>)]) -> Table {

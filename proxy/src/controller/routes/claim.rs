@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::Inputs;
 use super::multiports::{self, Entry};
 use super::opinion::{Opinion, Opinions, OrderOpinions};
+use super::options::{Complaint, Said};
 use super::settings::{self, Key, Router, Written};
 use super::table::{Diagnosis, RouteKey, UpstreamEntry, UpstreamState};
 use super::value;
@@ -35,6 +36,8 @@ pub(super) struct Claim<'a> {
     pub prefix_setting: String,
     /// How the host is to be served.
     pub says: Opinions,
+    /// What its route shall do beside forwarding.
+    pub options: Said,
     pub upstream: UpstreamEntry,
     /// What to ask before it can be in rotation.
     pub probe: Option<probe::Target>,
@@ -125,6 +128,7 @@ impl<'a> Reading<'a> {
         let path = self.path(router)?;
         let replace_prefix = self.replace_prefix(router, path.as_ref().map(|(path, _)| path));
         let says = self.says(router);
+        let options = self.options(router);
         let port = self.first(router, Key::Port, port).map(|(port, _)| port);
         let upstream = self.upstream(router, protocol, port, inputs);
         let probe = upstream.address.and_then(|address| probe_target(self.container, address));
@@ -145,6 +149,7 @@ impl<'a> Reading<'a> {
                 replace_prefix,
                 prefix_setting,
                 says: says.clone(),
+                options: options.clone(),
                 upstream: upstream.clone(),
                 probe: probe.clone(),
             });
@@ -172,9 +177,10 @@ impl<'a> Reading<'a> {
             self.diagnose(setting.clone(), &place, problem);
         }
         let says = self.says(router);
+        let options = self.options(router);
         for entry in &read.entries {
             if let Some(claim) = self.multiport(router, setting, entry, &says, inputs) {
-                self.claims.push(claim);
+                self.claims.push(Claim { options: options.clone(), ..claim });
             }
         }
         if self.claims.is_empty() {
@@ -234,6 +240,7 @@ impl<'a> Reading<'a> {
             replace_prefix,
             prefix_setting: place("dest"),
             says: says.clone(),
+            options: Said::default(),
             probe: upstream.address.and_then(|address| probe_target(self.container, address)),
             upstream,
         })
@@ -361,6 +368,14 @@ impl<'a> Reading<'a> {
             client_ca: None,
             verify_client: self.opinion(router, Key::VerifyClient, value::verify_client),
         }
+    }
+
+    fn options(&mut self, router: Router<'a>) -> Said {
+        let (said, complaints) = Said::by(&self.container.name, router);
+        for Complaint { setting, value, problem } in complaints {
+            self.diagnose(setting, &value, problem);
+        }
+        said
     }
 
     fn order(&mut self, own: Router<'a>) -> OrderOpinions {

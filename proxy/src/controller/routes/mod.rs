@@ -3,6 +3,7 @@
 mod claim;
 mod multiports;
 mod opinion;
+mod options;
 mod settings;
 mod table;
 pub(super) mod value;
@@ -20,6 +21,7 @@ use super::docker::Container;
 use super::environment::Defaults;
 use super::probe;
 use crate::config::{Hsts, RouteTls, StaticRoute, VerifyClient};
+use crate::protocol::options::Options;
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot::HttpsMethod;
 
@@ -118,6 +120,8 @@ struct HostDraft {
 
 struct RouteDraft {
     entry: RouteEntry,
+    /// What containers say of its options.
+    options: options::Said,
     /// Who was first.
     by: String,
 }
@@ -151,16 +155,18 @@ impl Draft {
         let entry = RouteEntry {
             path,
             replace_prefix: route.replace_prefix.clone(),
+            options: route.options.clone(),
             upstreams: upstreams.collect(),
             hold: false,
         };
-        host.routes.insert(key.1, RouteDraft { entry, by: CONFIGURATION.to_owned() });
+        let by = CONFIGURATION.to_owned();
+        host.routes.insert(key.1, RouteDraft { entry, options: options::Said::default(), by });
         self.tell(&route.host, dissents);
     }
 
-    fn tell(&mut self, host: &HostPattern, dissents: Vec<Dissent>) {
+    fn tell(&mut self, place: &dyn std::fmt::Display, dissents: Vec<Dissent>) {
         self.diagnoses.extend(dissents.into_iter().map(|dissent| Diagnosis {
-            problem: disagrees(host, &dissent.stands_by, &dissent.stands),
+            problem: disagrees(place, &dissent.stands_by, &dissent.stands),
             container: dissent.by,
             setting: dissent.setting,
             value: dissent.text,
@@ -232,11 +238,15 @@ impl Draft {
             entry: RouteEntry {
                 path: claim.path.clone(),
                 replace_prefix: claim.replace_prefix.clone(),
+                options: Options::default(),
                 upstreams: Vec::new(),
                 hold: false,
             },
+            options: options::Said::default(),
             by: name.clone(),
         });
+        let of_route = route.options.hear(&claim.options);
+        route.entry.options = route.options.options();
         let stands = &route.entry;
         let place = format!("{}{}", claim.host, claim.path);
         if stands.replace_prefix != claim.replace_prefix {
@@ -255,6 +265,7 @@ impl Draft {
         }
         self.probes.extend(claim.probe.clone());
         self.tell(&claim.host, dissents);
+        self.tell(&place, of_route);
     }
 
     /// What a container lists is one certificate, or one for each name. Of two that have a name in

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::options;
 use crate::controller::docker::{Container, LABEL_PREFIX, NGINX_PROXY_PREFIX};
 
 /// A setting that this version acts on.
@@ -126,7 +127,7 @@ impl Key {
 }
 
 /// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 13] = [
+const LATER_LABELS: [&str; 12] = [
     "sticky",
     "health.path",
     "auth.basic",
@@ -137,7 +138,6 @@ const LATER_LABELS: [&str; 13] = [
     "timeout.*",
     "compress",
     "redirect.www",
-    "headers.set.*",
     "priority",
     "drain",
 ];
@@ -212,6 +212,22 @@ impl<'a> Router<'a> {
         found
     }
 
+    /// What is written of options, a router's own word before the container's.
+    pub fn options(self) -> Vec<(options::Key, Written<'a>)> {
+        let own = self.name.map(|name| format!("{LABEL_PREFIX}{name}."));
+        let prefixes = own.into_iter().chain([LABEL_PREFIX.to_owned()]);
+        prefixes.flat_map(|prefix| self.options_under(&prefix)).collect()
+    }
+
+    fn options_under(self, prefix: &str) -> Vec<(options::Key, Written<'a>)> {
+        let labels = self.container.labels.iter();
+        let found = labels.filter_map(|(label, value)| {
+            let key = options::Key::of(label.strip_prefix(prefix)?)?;
+            Some((key, written(label.clone(), Some(value), true)?))
+        });
+        found.collect()
+    }
+
     fn foreign_label(self, label: &str) -> Option<Written<'a>> {
         self.label(format!("{NGINX_PROXY_PREFIX}{label}"))
     }
@@ -280,7 +296,7 @@ fn classify(label: &str) -> Label<'_> {
 }
 
 fn is_known(key: &str) -> bool {
-    Key::ALL.iter().any(|known| known.label() == Some(key))
+    Key::ALL.iter().any(|known| known.label() == Some(key)) || options::Key::of(key).is_some()
 }
 
 fn is_later(key: &str) -> bool {
@@ -304,7 +320,8 @@ fn unknown(label: &str) -> String {
 }
 
 fn near(key: &str) -> Option<(usize, &'static str)> {
-    let known = Key::ALL.iter().filter_map(|key| key.label()).chain(LATER_LABELS);
+    let known = Key::ALL.iter().filter_map(|key| key.label());
+    let known = known.chain(options::LABELS).chain(LATER_LABELS);
     known
         .map(|known| (strsim::damerau_levenshtein(key, known), known))
         .filter(|(distance, known)| *distance <= NEAR.min(known.len() / 2))
@@ -380,7 +397,8 @@ mod tests {
             ("sticky", Some("is not supported yet")),
             ("timeout.connect", Some("is not supported yet")),
             ("timeout.", Some("is not known; the nearest is `baton.timeout.*`")),
-            ("api.headers.set.X", Some("is not supported yet")),
+            ("api.headers.set.X", None),
+            ("headers.sett.X", Some("is not known; the nearest is `baton.headers.set.*`")),
         ] {
             let name = format!("baton.{label}");
             let found = unused(&container(&[], &[(&name, "1")]));

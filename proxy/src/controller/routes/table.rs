@@ -8,6 +8,7 @@ use crate::config::{Hsts, RouteTls, VerifyClient};
 use crate::controller::certificates::{Named, Trust, Wish};
 use crate::controller::environment::Defaults;
 use crate::controller::probe;
+use crate::protocol::options::Options;
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::snapshot::{self, HttpsMethod, UpstreamProtocol};
 
@@ -72,6 +73,7 @@ pub struct Clients {
 pub struct RouteEntry {
     pub path: PathPattern,
     pub replace_prefix: Option<String>,
+    pub options: Options,
     /// The configuration's in its order, or containers, the oldest first.
     pub upstreams: Vec<UpstreamEntry>,
     /// Somebody is up, or was a moment ago: where nobody answers, requests wait.
@@ -228,6 +230,7 @@ impl RouteEntry {
         snapshot::Route {
             path: self.path.clone(),
             replace_prefix: self.replace_prefix.clone(),
+            options: self.options.clone(),
             upstreams: self.upstreams.iter().filter_map(UpstreamEntry::in_rotation).collect(),
             hold: self.hold,
         }

@@ -6,6 +6,7 @@ use super::*;
 use crate::config::{ExternalAccount, StaticUpstream};
 use crate::controller::certificates::{Named, Trust};
 use crate::controller::docker::{Health, Network, Port, State};
+use crate::protocol::options::Options;
 use crate::protocol::pattern::PathPattern;
 use crate::protocol::snapshot::{self, UpstreamProtocol};
 
@@ -573,6 +574,7 @@ fn static_route(host: &str, path: &str, tls: RouteTls) -> StaticRoute {
         host: host.parse().expect("host"),
         path: PathPattern::from_label(path).expect("path"),
         replace_prefix: None,
+        options: Options::default(),
         upstreams: vec![StaticUpstream {
             text: "127.0.0.1:3000".to_owned(),
             address: "127.0.0.1:3000".parse().expect("address"),
@@ -670,6 +672,7 @@ fn a_snapshot_has_what_is_in_rotation_alone() {
     let route = |replace_prefix, upstreams| snapshot::Route {
         path: PathPattern::Prefix("/".to_owned()),
         replace_prefix,
+        options: Options::default(),
         upstreams,
         hold: false,
     };

@@ -1,0 +1,52 @@
+//! The options of a route by the labels that set them.
+
+use crate::protocol::options::fields::Side;
+
+/// One setting: of two containers, one stands.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::controller::routes) enum Key {
+    /// With the name of the field in lower case.
+    Field(Side, FieldAct, String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::controller::routes) enum FieldAct {
+    Set,
+    Add,
+    Remove,
+}
+
+/// Before the name of a field.
+const FIELDS: [(&str, Side, FieldAct); 6] = [
+    ("headers.set.", Side::Response, FieldAct::Set),
+    ("headers.add.", Side::Response, FieldAct::Add),
+    ("headers.remove.", Side::Response, FieldAct::Remove),
+    ("request_headers.set.", Side::Request, FieldAct::Set),
+    ("request_headers.add.", Side::Request, FieldAct::Add),
+    ("request_headers.remove.", Side::Request, FieldAct::Remove),
+];
+
+/// For the nearest one to a label that is not known; a last part of `*` is any name.
+pub(in crate::controller::routes) const LABELS: [&str; 6] = [
+    "headers.set.*",
+    "headers.add.*",
+    "headers.remove.*",
+    "request_headers.set.*",
+    "request_headers.add.*",
+    "request_headers.remove.*",
+];
+
+impl Key {
+    /// By the label, after `baton.` or `baton.NAME.`.
+    pub fn of(label: &str) -> Option<Self> {
+        FIELDS.iter().find_map(|(prefix, side, act)| {
+            let name = label.strip_prefix(prefix).filter(|name| !name.is_empty())?;
+            Some(Key::Field(*side, *act, name.to_ascii_lowercase()))
+        })
+    }
+
+    /// What stands behind it may be a secret, and is shown to nobody.
+    pub fn is_secret(&self) -> bool {
+        matches!(self, Key::Field(..))
+    }
+}

@@ -1,0 +1,149 @@
+//! Options as containers say them, as tables.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::controller::docker::{Container, Health, Network};
+use crate::controller::environment::Defaults;
+use crate::controller::routes::{Incumbents, Inputs, Table, build};
+
+fn container(name: &str, created: i64, settings: &[(&str, &str)]) -> Container {
+    let is_label = |name: &str| name.contains('.');
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let network =
+        Network { name: "bridge".to_owned(), ipv4: "172.17.0.2".parse().ok(), ipv6: None };
+    Container {
+        id: format!("id-{name}"),
+        name: name.to_owned(),
+        created,
+        env: settings.iter().filter(|(name, _)| !is_label(name)).map(pair).collect(),
+        labels: settings.iter().filter(|(name, _)| is_label(name)).map(pair).collect(),
+        networks: vec![network],
+        health: Health::Healthy,
+        ..Container::default()
+    }
+}
+
+fn table(containers: &[Container]) -> Table {
+    build(&Inputs {
+        containers,
+        static_routes: &[],
+        reachable: &HashSet::new(),
+        incumbents: &Incumbents::default(),
+        prefer_ipv6: false,
+        defaults: &Defaults::default(),
+    })
+}
+
+/// Of the route at `host`.
+fn options(table: &Table, host: &str) -> Options {
+    let found = table.hosts.iter().find(|entry| entry.pattern.to_string() == host);
+    found.expect("it is routed").routes[0].options.clone()
+}
+
+fn diagnoses(table: &Table) -> Vec<String> {
+    let lines = table.diagnoses.iter();
+    lines.map(|d| format!("{}: {}={} {}", d.container, d.setting, d.value, d.problem)).collect()
+}
+
+/// What one container with a host and these settings gets, and the beginning of what is wrong.
+#[track_caller]
+fn says(settings: &[(&str, &str)], want: &Options, problems: &[&str]) {
+    let all = [&[("VIRTUAL_HOST", "a.test")], settings].concat();
+    let table = table(&[container("c", 1, &all)]);
+    assert_eq!(options(&table, "a.test"), *want, "{settings:?}");
+    let found = diagnoses(&table);
+    assert_eq!(found.len(), problems.len(), "{settings:?}: {found:?}");
+    for (found, want) in found.iter().zip(problems) {
+        assert!(found.starts_with(&format!("c: {want}")), "{found}\n{want}");
+    }
+}
+
+fn change(name: &str, change: Change) -> FieldChange {
+    FieldChange { name: name.to_owned(), change }
+}
+
+#[test]
+fn fields() {
+    let set = |name: &str, value: &str| change(name, Change::Set(value.to_owned()));
+    let response = |fields| Options { response_fields: fields, ..Options::default() };
+    let off = Options::default();
+    says(
+        &[("baton.headers.set.X-Frame-Options", " DENY ")],
+        &response(vec![set("X-Frame-Options", "DENY")]),
+        &[],
+    );
+    says(
+        &[
+            ("baton.headers.add.X-A", "1"),
+            ("baton.headers.remove.Server", "true"),
+            ("baton.headers.remove.X-B", "false"),
+            ("baton.request_headers.set.Authorization", "Bearer hunter2"),
+        ],
+        &Options {
+            request_fields: vec![set("Authorization", "Bearer hunter2")],
+            response_fields: vec![
+                change("X-A", Change::Add("1".to_owned())),
+                change("Server", Change::Remove),
+            ],
+            ..Options::default()
+        },
+        &[],
+    );
+    says(
+        &[("baton.headers.set.Connection", "close"), ("baton.headers.set.X", "1")],
+        &response(vec![set("X", "1")]),
+        &["baton.headers.set.Connection= cannot be changed"],
+    );
+    for (label, value, problem) in [
+        ("baton.headers.set.X", "a\nb", "baton.headers.set.X= has a value"),
+        ("baton.headers.set.A B", "x", "baton.headers.set.A B= is not the name"),
+        ("baton.headers.remove.X", "1", "baton.headers.remove.X= is neither"),
+        ("baton.request_headers.set.X-Real-IP", "x", "baton.request_headers.set.X-Real-IP= cannot"),
+    ] {
+        says(&[(label, value)], &off, &[problem]);
+    }
+}
+
+#[test]
+fn a_routers_own_word_stands_before_the_containers() {
+    let table = table(&[container(
+        "c",
+        1,
+        &[
+            ("baton.host", "own.test"),
+            ("baton.api.host", "api.test"),
+            ("baton.headers.set.X", "1"),
+            ("baton.headers.set.Y", "1"),
+            ("baton.api.headers.set.x", "2"),
+        ],
+    )]);
+    let fields = |host: &str| -> Vec<(String, Change)> {
+        let changes = options(&table, host).response_fields;
+        changes.into_iter().map(|field| (field.name, field.change)).collect()
+    };
+    let set = |name: &str, value: &str| (name.to_owned(), Change::Set(value.to_owned()));
+    assert_eq!(fields("own.test"), [set("X", "1"), set("Y", "1")]);
+    assert_eq!(fields("api.test"), [set("x", "2"), set("Y", "1")]);
+    assert_eq!(diagnoses(&table), [""; 0]);
+}
+
+#[test]
+fn of_two_containers_the_older_ones_word_stands_and_no_value_is_shown() {
+    let host = ("VIRTUAL_HOST", "a.test");
+    let table = table(&[
+        container(
+            "new",
+            2,
+            &[host, ("baton.headers.set.X", "hunter2"), ("baton.headers.set.Y", "1")],
+        ),
+        container("old", 1, &[host, ("baton.headers.set.X", "hunter1")]),
+    ]);
+    let set = |name: &str, value: &str| change(name, Change::Set(value.to_owned()));
+    assert_eq!(options(&table, "a.test").response_fields, [set("X", "hunter1"), set("Y", "1")]);
+    assert_eq!(
+        diagnoses(&table),
+        ["new: baton.headers.set.X=(hidden) disagrees with old, which is older, on a.test/: \
+          `(hidden)` stands"]
+    );
+}

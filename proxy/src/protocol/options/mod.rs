@@ -1,0 +1,23 @@
+//! What a route does beside forwarding, and how people write it. Each is off unless somebody sets it.
+
+pub mod fields;
+
+use serde::{Deserialize, Serialize};
+
+use fields::FieldChange;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// Header fields of requests, before they go upstream.
+    pub request_fields: Vec<FieldChange>,
+    /// Header fields of responses, before they go to the client.
+    pub response_fields: Vec<FieldChange>,
+}
+
+impl Options {
+    /// The route forwards, and nothing else.
+    pub fn is_off(&self) -> bool {
+        *self == Options::default()
+    }
+}

@@ -1,0 +1,53 @@
+//! What a route does beside forwarding, compiled. A route without any of it has none of these.
+
+mod client;
+mod fields;
+
+use std::borrow::Cow;
+
+use self::fields::FieldChanges;
+use super::message::{RequestHead, ResponseHead};
+use crate::protocol::options::Options;
+
+pub use self::client::OptionClient;
+
+#[derive(Debug)]
+pub struct RouteOptions {
+    request_fields: Option<FieldChanges>,
+    response_fields: Option<FieldChanges>,
+}
+
+impl RouteOptions {
+    /// `None` when there is nothing to do.
+    pub fn compile(options: Options) -> Option<Box<Self>> {
+        if options.is_off() {
+            return None;
+        }
+        Some(Box::new(RouteOptions {
+            request_fields: FieldChanges::compile(options.request_fields),
+            response_fields: FieldChanges::compile(options.response_fields),
+        }))
+    }
+
+    /// The head that goes upstream.
+    pub fn request_head<'a>(&self, head: &'a RequestHead) -> Cow<'a, RequestHead> {
+        match &self.request_fields {
+            None => Cow::Borrowed(head),
+            Some(changes) => {
+                let fields = changes.apply(&head.fields);
+                Cow::Owned(RequestHead { fields, ..head.clone() })
+            }
+        }
+    }
+
+    /// The head that goes to the client.
+    fn response_head<'a>(&self, head: &'a ResponseHead) -> Cow<'a, ResponseHead> {
+        match &self.response_fields {
+            None => Cow::Borrowed(head),
+            Some(changes) => {
+                let fields = changes.apply(&head.fields);
+                Cow::Owned(ResponseHead { fields, ..head.clone() })
+            }
+        }
+    }
+}

@@ -66,3 +66,58 @@ async fn labels_of_a_container_change_fields() {
     assert!(diagnoses.contains("baton.headers.set.Transfer-Encoding"), "{diagnoses}");
     assert!(!diagnoses.contains("chunked"), "{diagnoses}");
 }
+
+#[tokio::test]
+async fn a_route_is_open_to_the_networks_that_it_names() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let address = [upstream.address()];
+    let config = Config::new()
+        .top("trusted_proxies = [\"127.0.0.1\"]")
+        .route_with("allow.test", &address, "allow = [\"192.0.2.0/24\"]")
+        .route_with("deny.test", &address, "deny = [\"192.0.2.7\"]")
+        .route_with("nobody.test", &address, "allow = []");
+    let baton = Baton::start(config).await;
+    for (host, from, want) in [
+        // The peer itself.
+        ("allow.test", "", 403),
+        ("allow.test", "192.0.2.7", 200),
+        ("allow.test", "192.0.2.7, 198.51.100.1", 403),
+        ("deny.test", "", 200),
+        ("deny.test", "192.0.2.7", 403),
+        ("nobody.test", "192.0.2.7", 403),
+    ] {
+        for version in VERSIONS {
+            let curl = baton.curl(&format!("https://{host}/")).args(["--insecure", version]);
+            let answer = curl.args(["--header", &format!("X-Forwarded-For: {from}")]).run().await;
+            assert_eq!(answer.status, want, "{host} {from} {version}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn labels_and_network_access_close_a_container() {
+    let docker = Docker::connect();
+    let config = Config::new().docker(docker.endpoint()).top("trusted_proxies = [\"127.0.0.1\"]");
+    let baton = Baton::start(config).await;
+    let internal = [("VIRTUAL_HOST", "internal.test"), ("NETWORK_ACCESS", "internal")];
+    let _internal = docker.run("internal", &internal, &[]);
+    let _label = docker.run(
+        "label",
+        &[("VIRTUAL_HOST", "label-access.test")],
+        &[("baton.allow", "192.0.2.0/24, 192.0.2.0/33"), ("baton.deny", "192.0.2.7")],
+    );
+    for (host, from, want) in [
+        ("internal.test", "10.1.2.3", 200),
+        ("internal.test", "192.0.2.1", 403),
+        ("label-access.test", "192.0.2.1", 200),
+        ("label-access.test", "192.0.2.7", 403),
+        ("label-access.test", "10.1.2.3", 403),
+    ] {
+        baton.wait_up(host, 1).await;
+        let curl = baton.curl(&format!("https://{host}/")).arg("--insecure");
+        let answer = curl.args(["--header", &format!("X-Forwarded-For: {from}")]).run().await;
+        assert_eq!(answer.status, want, "{host} {from}");
+    }
+    let diagnoses = baton.routes_json()["diagnoses"].to_string();
+    assert!(diagnoses.contains("192.0.2.0/33"), "{diagnoses}");
+}

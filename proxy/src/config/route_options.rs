@@ -1,5 +1,9 @@
 //! What a `[[route]]` does beside forwarding: the keys are named as the labels of containers.
 
+use ipnet::IpNet;
+use toml::Spanned;
+use toml::de::DeValue;
+
 use super::reader::{Problem, Section};
 use super::value;
 use crate::protocol::options::Options;
@@ -7,6 +11,8 @@ use crate::protocol::options::fields::{Change, FieldChange, Side};
 
 pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     let mut options = Options::default();
+    options.access.allow = networks(section, "allow");
+    options.access.deny = networks(section, "deny").unwrap_or_default();
     section.table("headers", |section| {
         options.response_fields = fields(section, Side::Response);
     });
@@ -16,9 +22,14 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     options
 }
 
+fn networks(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Vec<IpNet>> {
+    let networks = section.list(key, value::network)?;
+    Some(networks.into_iter().map(Spanned::into_inner).collect())
+}
+
 fn fields(section: &mut Section<'_, '_, '_>, side: Side) -> Vec<FieldChange> {
     let change = |make: fn(String) -> Change| {
-        move |name: &str, value: &toml::de::DeValue<'_>| {
+        move |name: &str, value: &DeValue<'_>| {
             let value = value::text(value)?.to_owned();
             FieldChange::new(side, name, make(value)).map_err(|problem| named(name, &problem))
         }
@@ -29,7 +40,7 @@ fn fields(section: &mut Section<'_, '_, '_>, side: Side) -> Vec<FieldChange> {
         let name = value::text(value)?;
         FieldChange::new(side, name, Change::Remove).map_err(|problem| named(name, &problem))
     });
-    let removed = removed.into_iter().flatten().map(toml::Spanned::into_inner);
+    let removed = removed.into_iter().flatten().map(Spanned::into_inner);
     set.into_iter().chain(added).chain(removed).collect()
 }
 

@@ -4,7 +4,7 @@
 use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::access_log::http_date;
 use super::message::{Fields, RequestHead, ResponseHead, Upgrade};
@@ -56,13 +56,38 @@ pub struct Client<'a> {
 
 impl Client<'_> {
     fn is_trusted(&self) -> bool {
-        let address = self.address.to_canonical();
+        self.trusts(self.address)
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+
+    /// Who asks: the peer, or where that is a trusted proxy the right-most address of X-Forwarded-For
+    /// that is not one. What stands further left is anybody's word.
+    pub fn origin(&self, head: &RequestHead) -> IpAddr {
+        let mut origin = self.address;
+        let lists = head.fields.all("x-forwarded-for");
+        let mut hops = lists.iter().rev().flat_map(|list| list.rsplit(|&byte| byte == b','));
+        while self.trusts(origin) {
+            let Some(hop) = hops.next().and_then(hop_address) else { break };
+            origin = hop;
+        }
+        origin.to_canonical()
     }
 
     fn proto(&self) -> &'static str {
         if self.tls { "https" } else { "http" }
     }
+}
+
+/// Some proxies add the port.
+fn hop_address(hop: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(hop).ok()?.trim();
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    bare.parse().ok().or_else(with_port)
 }
 
 /// Writes the fields of a request as the upstream gets them, without Host and framing, which
@@ -395,6 +420,36 @@ mod tests {
         out.put_field(b"A", b"b\r\nC: d");
         out.put_field(b"A\n", b"b");
         assert!(out.is_empty());
+    }
+
+    #[test]
+    fn the_right_most_address_that_is_not_trusted_asks() {
+        let nets = ["192.0.2.0/24".parse().expect("net"), "10.0.0.0/8".parse().expect("net")];
+        for (peer, said, want) in [
+            ("198.51.100.1", "X-Forwarded-For: 1.1.1.1\r\n", "198.51.100.1"),
+            ("192.0.2.7", "", "192.0.2.7"),
+            ("192.0.2.7", "X-Forwarded-For: 1.1.1.1\r\n", "1.1.1.1"),
+            ("::ffff:192.0.2.7", "X-Forwarded-For: 1.1.1.1\r\n", "1.1.1.1"),
+            ("192.0.2.7", "X-Forwarded-For: 6.6.6.6, 1.1.1.1, 10.0.0.1\r\n", "1.1.1.1"),
+            (
+                "192.0.2.7",
+                "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 1.1.1.1:99,10.0.0.1\r\n",
+                "1.1.1.1",
+            ),
+            ("192.0.2.7", "X-Forwarded-For: [2001:db8::1]:99\r\n", "2001:db8::1"),
+            ("192.0.2.7", "X-Forwarded-For: 2001:db8::1\r\n", "2001:db8::1"),
+            // Nobody knows who that is: the last one known counts.
+            ("192.0.2.7", "X-Forwarded-For: 1.1.1.1, unknown\r\n", "192.0.2.7"),
+            ("192.0.2.7", "X-Forwarded-For: 10.0.0.1\r\n", "10.0.0.1"),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\n{said}\r\n");
+            let limits = HeadLimits { bytes: 4096, fields: 32 };
+            let parsed = take_request(&mut BytesMut::from(text.as_str()), limits);
+            let head = parsed.expect("parses").expect("whole").head;
+            let address = peer.parse().expect("address");
+            let client = Client { address, local_port: 443, tls: true, trusted_proxies: &nets };
+            assert_eq!(client.origin(&head).to_string(), want, "{peer} {said}");
+        }
     }
 
     #[test]

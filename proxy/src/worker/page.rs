@@ -31,6 +31,8 @@ pub enum Page {
 impl Page {
     pub const BAD_REQUEST: Page =
         Page::Status(StatusCode::BAD_REQUEST, "The request could not be understood.");
+    pub const FORBIDDEN: Page =
+        Page::Status(StatusCode::FORBIDDEN, "This is not open to your address.");
     pub const NOT_FOUND: Page =
         Page::Status(StatusCode::NOT_FOUND, "Nothing is routed under this path.");
     pub const METHOD_NOT_ALLOWED: Page =

@@ -63,6 +63,8 @@ pub async fn serve<D: Downstream>(
     let _active = local.stats.requests_active.enter();
     let mut record = Record::new();
     let mut patience = Patience::default();
+    // Who was let in once waits for the next upstream without asking anew.
+    let mut is_admitted = false;
     let outcome = loop {
         // One snapshot for the whole attempt.
         let routing = local.routing();
@@ -86,7 +88,7 @@ pub async fn serve<D: Downstream>(
             (None, None) => forward(local, pool, &request, hsts, client, &mut record).await,
             (None, Some(options)) => {
                 let visit = Visit { local, pool, request, hsts };
-                serve_with(options, visit, client, &mut record).await
+                serve_with(options, visit, &mut is_admitted, client, &mut record).await
             }
         };
         let (lack, page) = match forwarded {
@@ -115,11 +117,17 @@ struct Visit<'a> {
 async fn serve_with<D: Downstream>(
     options: &RouteOptions,
     visit: Visit<'_>,
+    is_admitted: &mut bool,
     client: &mut D,
     record: &mut Record,
 ) -> Forwarded {
     let Visit { local, pool, request, hsts } = visit;
     let mut client = OptionClient::new(client, options);
+    if !*is_admitted && let Err(page) = options.admit(request.client, request.head) {
+        let outcome = answer(local, &mut client, request.head, &page, hsts, record).await;
+        return Forwarded::Ended(outcome);
+    }
+    *is_admitted = true;
     let head = options.request_head(request.head);
     let request = Request { head: &head, ..request };
     forward(local, pool, &request, hsts, &mut client, record).await

@@ -127,12 +127,11 @@ impl Key {
 }
 
 /// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 12] = [
+const LATER_LABELS: [&str; 11] = [
     "sticky",
     "health.path",
     "auth.basic",
     "auth.forward",
-    "allow",
     "rate_limit",
     "max_body",
     "timeout.*",
@@ -216,7 +215,11 @@ impl<'a> Router<'a> {
     pub fn options(self) -> Vec<(options::Key, Written<'a>)> {
         let own = self.name.map(|name| format!("{LABEL_PREFIX}{name}."));
         let prefixes = own.into_iter().chain([LABEL_PREFIX.to_owned()]);
-        prefixes.flat_map(|prefix| self.options_under(&prefix)).collect()
+        let labels = prefixes.flat_map(|prefix| self.options_under(&prefix));
+        let variables = options::VARIABLES.into_iter().filter_map(|(name, key)| {
+            Some((key, written(name.to_owned(), self.container.env.get(name), false)?))
+        });
+        labels.chain(variables).collect()
     }
 
     fn options_under(self, prefix: &str) -> Vec<(options::Key, Written<'a>)> {
@@ -248,6 +251,7 @@ pub(super) fn unused(container: &Container) -> Vec<Unused> {
     let variables = container.env.iter().filter(|(name, value)| {
         !value.trim().is_empty()
             && !Key::ALL.iter().any(|key| key.variables().contains(&name.as_str()))
+            && !options::VARIABLES.iter().any(|(known, _)| known == name)
     });
     let foreign = container.labels.keys().filter(|label| {
         label

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 
 /// One change. Its name is spelled as it was written, and compared without regard to case.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldChange {
     pub name: String,
     pub change: Change,
@@ -22,10 +22,14 @@ pub enum Change {
     Remove,
 }
 
-impl fmt::Debug for FieldChange {
+impl fmt::Debug for Change {
     // A value may be a secret, such as a token for the upstream: it must not reach a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FieldChange").field("name", &self.name).finish_non_exhaustive()
+        f.write_str(match self {
+            Change::Set(_) => "Set(..)",
+            Change::Add(_) => "Add(..)",
+            Change::Remove => "Remove",
+        })
     }
 }
 
@@ -85,9 +89,9 @@ fn check_name(side: Side, name: &str) -> Result<(), String> {
 }
 
 fn check_value(value: &str) -> Result<(), String> {
-    match HeaderValue::from_str(value) {
-        Ok(_) => Ok(()),
-        Err(_) => Err("has a value with more in it than one line of ASCII".to_owned()),
+    match value.is_ascii() && HeaderValue::from_str(value).is_ok() {
+        true => Ok(()),
+        false => Err("has a value with more in it than one line of ASCII".to_owned()),
     }
 }
 

@@ -1,14 +1,17 @@
 //! What a route does beside forwarding, and how people write it. Each is off unless somebody sets it.
 
+pub mod access;
 pub mod fields;
 
 use serde::{Deserialize, Serialize};
 
+use access::Access;
 use fields::FieldChange;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
+    pub access: Access,
     /// Header fields of requests, before they go upstream.
     pub request_fields: Vec<FieldChange>,
     /// Header fields of responses, before they go to the client.

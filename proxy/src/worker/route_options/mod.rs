@@ -6,13 +6,17 @@ mod fields;
 use std::borrow::Cow;
 
 use self::fields::FieldChanges;
+use super::fields::Client;
 use super::message::{RequestHead, ResponseHead};
+use super::page::Page;
 use crate::protocol::options::Options;
+use crate::protocol::options::access::Access;
 
 pub use self::client::OptionClient;
 
 #[derive(Debug)]
 pub struct RouteOptions {
+    access: Access,
     request_fields: Option<FieldChanges>,
     response_fields: Option<FieldChanges>,
 }
@@ -24,9 +28,22 @@ impl RouteOptions {
             return None;
         }
         Some(Box::new(RouteOptions {
+            access: options.access,
             request_fields: FieldChanges::compile(options.request_fields),
             response_fields: FieldChanges::compile(options.response_fields),
         }))
+    }
+
+    /// Whether the route takes the request.
+    ///
+    /// # Errors
+    /// What it is answered if not.
+    pub fn admit(&self, client: &Client<'_>, head: &RequestHead) -> Result<(), Page> {
+        // An address is looked for only where somebody asks for it.
+        if self.access != Access::default() && !self.access.admits(client.origin(head)) {
+            return Err(Page::FORBIDDEN);
+        }
+        Ok(())
     }
 
     /// The head that goes upstream.

@@ -86,7 +86,8 @@ mod tests {
             })
             .collect();
         let path = crate::protocol::pattern::PathPattern::Prefix("/".into());
-        let route = Route { path, replace_prefix: None, upstreams, hold: false };
+        let options = Default::default();
+        let route = Route { path, replace_prefix: None, options, upstreams, hold: false };
         let host = Host::new("a", vec![route]);
         let snapshot = Snapshot { version: 1, hosts: vec![host], ..Snapshot::default() };
         Pools::new(&Table::compile(snapshot).0, None)

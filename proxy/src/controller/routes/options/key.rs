@@ -7,6 +7,8 @@ use crate::protocol::options::fields::Side;
 pub(in crate::controller::routes) enum Key {
     /// With the name of the field in lower case.
     Field(Side, FieldAct, String),
+    Allow,
+    Deny,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,8 +28,16 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
+const PLAIN: [(&str, Key); 2] = [("allow", Key::Allow), ("deny", Key::Deny)];
+
+/// nginx-proxy's variables.
+pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
+    [("NETWORK_ACCESS", Key::Allow)];
+
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 6] = [
+pub(in crate::controller::routes) const LABELS: [&str; 8] = [
+    "allow",
+    "deny",
     "headers.set.*",
     "headers.add.*",
     "headers.remove.*",
@@ -39,6 +49,9 @@ pub(in crate::controller::routes) const LABELS: [&str; 6] = [
 impl Key {
     /// By the label, after `baton.` or `baton.NAME.`.
     pub fn of(label: &str) -> Option<Self> {
+        if let Some((_, key)) = PLAIN.iter().find(|(plain, _)| *plain == label) {
+            return Some(key.clone());
+        }
         FIELDS.iter().find_map(|(prefix, side, act)| {
             let name = label.strip_prefix(prefix).filter(|name| !name.is_empty())?;
             Some(Key::Field(*side, *act, name.to_ascii_lowercase()))

@@ -4,12 +4,15 @@ mod key;
 
 use std::collections::BTreeMap;
 
+use ipnet::IpNet;
+
 use self::key::FieldAct;
-pub(super) use self::key::{Key, LABELS};
+pub(super) use self::key::{Key, LABELS, VARIABLES};
 use super::opinion::{Dissent, Opinion};
 use super::settings::{Router, Written};
 use super::value;
 use crate::protocol::options::Options;
+use crate::protocol::options::access::{self, Networks};
 use crate::protocol::options::fields::{Change, FieldChange, Side};
 
 /// In place of a value that may be a secret.
@@ -25,7 +28,12 @@ enum Setting {
     /// Said to be off, which is a word like any other.
     Off,
     Field(FieldChange),
+    Allow(Vec<IpNet>),
+    Deny(Vec<IpNet>),
 }
+
+/// A setting, and what of it cannot be used: item and problem.
+type Parsed = (Setting, Vec<(String, String)>);
 
 /// A setting, or a part of it, that cannot be used: where, what, and why.
 pub(super) struct Complaint {
@@ -46,8 +54,13 @@ impl Said {
                 continue;
             }
             match parse(&key, &written) {
-                Ok(setting) => {
-                    drop(said.0.insert(key.clone(), opinion(by, &key, written, setting)))
+                Ok((setting, bad)) => {
+                    complaints.extend(bad.into_iter().map(|(item, problem)| Complaint {
+                        value: shown(&key, &item, ""),
+                        setting: written.name.clone(),
+                        problem,
+                    }));
+                    said.0.insert(key.clone(), opinion(by, &key, written, setting));
                 }
                 Err(problem) => complaints.push(Complaint {
                     value: shown(&key, written.value, ""),
@@ -71,14 +84,13 @@ impl Said {
     pub fn options(&self) -> Options {
         let mut options = Options::default();
         for (key, Opinion { value, .. }) in &self.0 {
-            match (key, value.clone()) {
-                (_, Setting::Off) => {}
-                (Key::Field(Side::Request, ..), Setting::Field(change)) => {
-                    options.request_fields.push(change);
-                }
-                (Key::Field(Side::Response, ..), Setting::Field(change)) => {
-                    options.response_fields.push(change);
-                }
+            let is_request = matches!(key, Key::Field(Side::Request, ..));
+            match value.clone() {
+                Setting::Off => {}
+                Setting::Field(change) if is_request => options.request_fields.push(change),
+                Setting::Field(change) => options.response_fields.push(change),
+                Setting::Allow(networks) => options.access.allow = Some(networks),
+                Setting::Deny(networks) => options.access.deny = networks,
             }
         }
         options
@@ -94,12 +106,23 @@ fn shown(key: &Key, value: &str, hidden: &str) -> String {
     if key.is_secret() { hidden.to_owned() } else { value.to_owned() }
 }
 
-fn parse(key: &Key, written: &Written<'_>) -> Result<Setting, String> {
+fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
+    let text = written.value;
+    let whole = |setting| (setting, Vec::new());
+    if text.eq_ignore_ascii_case("off") && !matches!(key, Key::Field(..)) {
+        return Ok(whole(Setting::Off));
+    }
     match key {
         Key::Field(side, act, name) => {
             // As it was spelled.
             let name = &written.name[written.name.len() - name.len()..];
-            field(*side, *act, name, written.value)
+            field(*side, *act, name, text).map(whole)
+        }
+        Key::Allow if !written.is_label => network_access(text).map(whole),
+        Key::Allow => Ok(allow(text)),
+        Key::Deny => {
+            let Networks { good, bad } = access::networks(text);
+            Ok((Setting::Deny(good), bad))
         }
     }
 }
@@ -114,6 +137,23 @@ fn field(side: Side, act: FieldAct, name: &str, value: &str) -> Result<Setting, 
         },
     };
     FieldChange::new(side, name, change).map(Setting::Field)
+}
+
+/// An allow list of which nothing can be used lets nobody in: a slip must not open what was closed.
+fn allow(text: &str) -> Parsed {
+    let Networks { good, mut bad } = access::networks(text);
+    if good.is_empty() {
+        bad.push((text.to_owned(), "has no network in it: nobody gets in".to_owned()));
+    }
+    (Setting::Allow(good), bad)
+}
+
+fn network_access(text: &str) -> Result<Setting, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "internal" => Ok(Setting::Allow(access::internal())),
+        "external" => Ok(Setting::Off),
+        _ => Err("is neither `internal` nor `external`".to_owned()),
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::*;
 use crate::controller::docker::{Container, Health, Network};
 use crate::controller::environment::Defaults;
 use crate::controller::routes::{Incumbents, Inputs, Table, build};
+use crate::protocol::options::access::Access;
 
 fn container(name: &str, created: i64, settings: &[(&str, &str)]) -> Container {
     let is_label = |name: &str| name.contains('.');
@@ -103,6 +104,38 @@ fn fields() {
     ] {
         says(&[(label, value)], &off, &[problem]);
     }
+}
+
+#[test]
+fn networks() {
+    let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("net")).collect();
+    let access = |allow: Option<&[&str]>, deny: &[&str]| Options {
+        access: Access { allow: allow.map(nets), deny: nets(deny) },
+        ..Options::default()
+    };
+    let label = "baton.allow";
+    says(&[(label, "10.0.0.0/8, ::1")], &access(Some(&["10.0.0.0/8", "::1/128"]), &[]), &[]);
+    says(&[("baton.deny", "10.0.0.1")], &access(None, &["10.0.0.1/32"]), &[]);
+    says(
+        &[(label, "10.0.0.0/8,10.0.0.0/33")],
+        &access(Some(&["10.0.0.0/8"]), &[]),
+        &["baton.allow=10.0.0.0/33 is not a network"],
+    );
+    // A slip does not open the door.
+    says(
+        &[(label, "10.0.0.O/8")],
+        &access(Some(&[]), &[]),
+        &["baton.allow=10.0.0.O/8 has no network", "baton.allow=10.0.0.O/8 is not a network"],
+    );
+    says(&[("baton.deny", "x")], &access(None, &[]), &["baton.deny=x is not a network"]);
+    let internal = Access { allow: Some(access::internal()), deny: Vec::new() };
+    let internal = Options { access: internal, ..Options::default() };
+    says(&[("NETWORK_ACCESS", "internal")], &internal, &[]);
+    says(&[("NETWORK_ACCESS", "external")], &Options::default(), &[]);
+    says(&[("NETWORK_ACCESS", "x")], &Options::default(), &["NETWORK_ACCESS=x is neither"]);
+    let both = [("NETWORK_ACCESS", "internal"), (label, "192.0.2.0/24")];
+    says(&both, &access(Some(&["192.0.2.0/24"]), &[]), &[]);
+    says(&[("NETWORK_ACCESS", "internal"), (label, "off")], &Options::default(), &[]);
 }
 
 #[test]

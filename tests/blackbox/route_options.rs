@@ -121,3 +121,88 @@ async fn labels_and_network_access_close_a_container() {
     let diagnoses = baton.routes_json()["diagnoses"].to_string();
     assert!(diagnoses.contains("192.0.2.0/33"), "{diagnoses}");
 }
+
+/// `openssl passwd`, which is installed where curl is.
+fn hashed(kind: &str, password: &str) -> String {
+    let arguments = ["passwd", kind, "-salt", "saltsalt", password];
+    let output = std::process::Command::new("openssl").args(arguments).output().expect("openssl");
+    String::from_utf8(output.stdout).expect("text").trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_route_asks_for_a_password() {
+    let files = tempfile::tempdir().expect("temp dir");
+    let write = |name: &str, text: String| {
+        std::fs::write(files.path().join(name), text).expect("the file");
+    };
+    write("file.test", format!("# users\nalice:{}\n", hashed("-6", "one")));
+    // printf /admin | sha1sum
+    let admin = "file.test_492924f55ccb86045b8e2142acf33d94581f6e11";
+    write(admin, format!("root:{}\n", hashed("-5", "two")));
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let address = [upstream.address()];
+    let lines = format!("auth.basic = [\"bob:{}\"]", hashed("-6", "three"));
+    let config = Config::new()
+        .top(&format!("htpasswd_dir = {:?}", files.path().display().to_string()))
+        .section("[log]\nlevel = \"debug\"\naccess = \"json\"")
+        .route_with("line.test", &address, &lines)
+        .route_with("nobody.test", &address, "auth.basic = []")
+        .route("file.test", &address)
+        .route_with("file.test", &address, "path = \"/admin\"")
+        .route("open.test", &address);
+    let baton = Baton::start(config).await;
+    for (url, user, want) in [
+        ("https://open.test/", "", 200),
+        ("https://line.test/", "", 401),
+        ("https://line.test/", "bob:three", 200),
+        // Out of what is remembered, on one thread or another.
+        ("https://line.test/", "bob:three", 200),
+        ("https://line.test/", "bob:four", 401),
+        ("https://line.test/", "alice:one", 401),
+        ("https://nobody.test/", "bob:three", 401),
+        ("https://file.test/", "alice:one", 200),
+        ("https://file.test/", "root:two", 401),
+        ("https://file.test/admin/x", "root:two", 200),
+        ("https://file.test/admin/x", "alice:one", 401),
+        // The same path in other words.
+        ("https://file.test//%61dmin/./x", "alice:one", 401),
+    ] {
+        for version in VERSIONS {
+            let curl = baton.curl(url).args(["--insecure", "--path-as-is", version]);
+            let curl = if user.is_empty() { curl } else { curl.args(["--user", user]) };
+            let answer = curl.run().await;
+            assert_eq!(answer.status, want, "{url} {user} {version}");
+            let challenge =
+                answer.field("www-authenticate").map(|field| field.starts_with("Basic "));
+            assert_eq!(challenge, (want == 401).then_some(true), "{url} {user} {version}");
+        }
+    }
+    let shown = baton.routes_json().to_string() + &baton.stderr();
+    for secret in ["$5$", "$6$", "three", "Ym9iOnRocmVl"] {
+        assert!(!shown.contains(secret), "{secret} in {shown}");
+    }
+}
+
+#[tokio::test]
+async fn labels_of_a_container_ask_for_a_password() {
+    let docker = Docker::connect();
+    let baton = Baton::start(Config::new().docker(docker.endpoint())).await;
+    let lines = format!("alice:{},bob:{}", hashed("-5", "one"), hashed("-apr1", "two"));
+    let labels = [("baton.auth.basic", lines.as_str())];
+    let web = docker.run("web", &[("VIRTUAL_HOST", "auth.test")], &labels);
+    let torn = [("baton.auth.basic", "hunter2")];
+    let _torn = docker.run("torn", &[("VIRTUAL_HOST", "torn-auth.test")], &torn);
+    for (host, user, want) in [
+        ("auth.test", "alice:one", 200),
+        ("auth.test", "bob:two", 401),
+        // A line that cannot be used does not open the door.
+        ("torn-auth.test", "hunter2:", 401),
+    ] {
+        baton.wait_up(host, 1).await;
+        let curl = baton.curl(&format!("https://{host}/")).args(["--insecure", "--user", user]);
+        assert_eq!(curl.run().await.status, want, "{host} {user}");
+    }
+    let diagnoses = baton.routes_json()["diagnoses"].to_string();
+    assert!(diagnoses.contains(web.name()) && diagnoses.contains("MD5"), "{diagnoses}");
+    assert!(!diagnoses.contains("hunter2") && !diagnoses.contains("$apr1"), "{diagnoses}");
+}

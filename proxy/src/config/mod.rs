@@ -90,6 +90,8 @@ pub struct Config {
     pub acme: Acme,
     /// Where `<host>.ca.crt` and `ca.crt` are, as nginx-proxy has them.
     pub client_ca_dir: Option<PathBuf>,
+    /// htpasswd files, named by the host that they are for.
+    pub htpasswd_dir: Option<PathBuf>,
     /// `[[tls.certificate]]`
     pub certificates: Vec<CertificateFiles>,
     /// Directories of certificates that others keep.
@@ -110,6 +112,7 @@ impl Default for Config {
             drain: Drain::default(),
             acme: Acme::default(),
             client_ca_dir: None,
+            htpasswd_dir: None,
             certificates: Vec::new(),
             certificate_dirs: Vec::new(),
             routes: Vec::new(),

@@ -7,12 +7,16 @@ use toml::de::DeValue;
 use super::reader::{Problem, Section};
 use super::value;
 use crate::protocol::options::Options;
+use crate::protocol::options::basic_auth::Credential;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
 
 pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     let mut options = Options::default();
     options.access.allow = networks(section, "allow");
     options.access.deny = networks(section, "deny").unwrap_or_default();
+    section.table("auth", |section| {
+        options.basic_auth = section.list("basic", credential).map(inner);
+    });
     section.table("headers", |section| {
         options.response_fields = fields(section, Side::Response);
     });
@@ -24,7 +28,17 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
 
 fn networks(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Vec<IpNet>> {
     let networks = section.list(key, value::network)?;
-    Some(networks.into_iter().map(Spanned::into_inner).collect())
+    Some(inner(networks))
+}
+
+/// Without a word of the line: it holds a hash, or worse.
+fn credential(value: &DeValue<'_>) -> Result<Credential, Problem> {
+    let line = value::text(value)?;
+    Credential::parse(line).map_err(|problem| format!("a line that {problem}").into())
+}
+
+fn inner<T>(list: Vec<Spanned<T>>) -> Vec<T> {
+    list.into_iter().map(Spanned::into_inner).collect()
 }
 
 fn fields(section: &mut Section<'_, '_, '_>, side: Side) -> Vec<FieldChange> {
@@ -40,7 +54,7 @@ fn fields(section: &mut Section<'_, '_, '_>, side: Side) -> Vec<FieldChange> {
         let name = value::text(value)?;
         FieldChange::new(side, name, Change::Remove).map_err(|problem| named(name, &problem))
     });
-    let removed = removed.into_iter().flatten().map(Spanned::into_inner);
+    let removed = removed.map(inner).unwrap_or_default();
     set.into_iter().chain(added).chain(removed).collect()
 }
 

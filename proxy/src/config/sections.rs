@@ -22,12 +22,13 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     root.read("state_dir", &mut config.state_dir, value::path);
     root.read("control_socket", &mut config.control_socket, value::socket_path);
     root.read("handoff", &mut config.handoff, value::one_of(HANDOFFS));
+    config.htpasswd_dir = directory(root, "htpasswd_dir");
     worker(root, &mut config.worker);
     root.table("listen", |section| listen(section, &mut config.listen));
     root.table("docker", |section| docker(section, &mut config.docker));
     root.table("tls", |section| {
         tls(section, &mut config.worker.tls);
-        config.client_ca_dir = client_ca_dir(section);
+        config.client_ca_dir = directory(section, "client_ca_dir");
         config.certificates = certificates(section);
         if let Some(list) = section.list("certificate_dirs", value::path) {
             config.certificate_dirs = list.into_iter().map(Spanned::into_inner).collect();
@@ -116,12 +117,12 @@ fn tls(section: &mut Section<'_, '_, '_>, tls: &mut TlsSettings) {
 }
 
 /// Empty is none.
-fn client_ca_dir(section: &mut Section<'_, '_, '_>) -> Option<PathBuf> {
+fn directory(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<PathBuf> {
     let read = |value: &DeValue<'_>| match value::text(value)? {
         "" => Ok(None),
         _ => value::path(value).map(Some),
     };
-    section.optional("client_ca_dir", read).flatten()
+    section.optional(key, read).flatten()
 }
 
 const PROFILES: &[(&str, TlsProfile)] =

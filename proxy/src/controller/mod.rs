@@ -11,6 +11,7 @@ mod control_loop;
 pub mod docker;
 pub mod environment;
 pub mod generations;
+pub mod htpasswd;
 pub mod interventions;
 mod journal;
 pub mod listeners;

@@ -14,6 +14,7 @@ use super::certificates::{Assembled, Certificates, ClientCas, Problem, Wanted};
 use super::changes::{changes, fresh};
 use super::docker::Containers;
 use super::environment::Environment;
+use super::htpasswd::Htpasswd;
 use super::interventions::Interventions;
 use super::probe::Target;
 use super::routes::{self, HostEntry, Inputs, Served, Table, UpstreamState};
@@ -34,6 +35,7 @@ pub struct Publisher {
     /// How control over names is shown to CAs.
     proof: Proof,
     client_cas: ClientCas,
+    htpasswd: Htpasswd,
     environment: Environment,
     table: Table,
     vacancies: Vacancies,
@@ -68,6 +70,7 @@ impl Publisher {
             ca_file: None,
             proof: Proof::default(),
             client_cas: ClientCas::default(),
+            htpasswd: Htpasswd::default(),
             environment,
             table: Table::default(),
             vacancies: Vacancies::default(),
@@ -150,6 +153,7 @@ impl Publisher {
             self.certificates.set_files(&config.certificates, &config.certificate_dirs);
         let named = config.routes.iter().filter_map(|route| route.client_ca.as_ref());
         problems.extend(self.client_cas.set(config.client_ca_dir.as_deref(), named));
+        problems.extend(self.htpasswd.read(config.htpasswd_dir.as_deref()));
         problems
     }
 
@@ -175,6 +179,7 @@ impl Publisher {
         for host in &mut table.hosts {
             host.intervention = self.interventions.of(&host.pattern.to_string()).cloned();
         }
+        self.htpasswd.guard(&mut table.hosts);
         let stock = self.stock.borrow().clone();
         let mut assembled = self.assemble(&table, &stock);
         let served = self.served(&table, &mut assembled);

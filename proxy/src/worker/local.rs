@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::access_log::AccessLog;
 use super::client_auth::ClientAuth;
 use super::drain::Drain;
+use super::route_options::Verifier;
 use super::stats::ThreadStats;
 use super::table::Table;
 use super::upstream::Pools;
@@ -28,6 +29,7 @@ pub struct Local {
     /// Grows by one each time that listeners shall be swept.
     pub sweeps: watch::Sender<u64>,
     pub connector: Connector,
+    pub verifier: Verifier,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     routing: RefCell<Rc<Routing>>,
     /// Version of the table.
@@ -58,6 +60,7 @@ impl Local {
         let slots = isize::try_from(slots).unwrap_or(isize::MAX);
         Rc::new(Local {
             connector: Connector::new(&settings),
+            verifier: Verifier::default(),
             settings,
             stats,
             drain: Drain::new(),

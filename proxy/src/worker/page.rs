@@ -1,7 +1,7 @@
 //! Answers of the worker's own: small, plain, and without a version.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::message::{BodyLength, Fields, RequestHead, ResponseHead};
@@ -18,6 +18,8 @@ pub enum Page {
     Unavailable(&'static str),
     /// 503: a person works on the host. With HTML of its own.
     Maintenance(Option<String>),
+    /// 401: the route wants a name and a password.
+    Unauthorized,
     /// 503 for a host that is not routed.
     UnknownHost,
     /// To the same place over HTTPS.
@@ -61,6 +63,8 @@ impl Page {
         Page::Status(StatusCode::GATEWAY_TIMEOUT, "The application did not answer in time.");
     pub const NOBODY_UP: Page = Page::Unavailable("The application is not up at the moment.");
     pub const PAUSED: Page = Page::Unavailable("The application is paused for a moment.");
+    pub const TOO_MANY_LOGINS: Page =
+        Page::Unavailable("Too many passwords are being looked at. Please try again soon.");
     pub const NO_CERTIFICATE: Page =
         Page::Unavailable("There is no trusted certificate for this host yet.");
     pub const HTTPS_ALONE: Page = Page::Unavailable("This host is served over HTTPS alone.");
@@ -80,6 +84,10 @@ impl Page {
             Page::Status(StatusCode::METHOD_NOT_ALLOWED, _) => {
                 let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
                 fields.insert(ALLOW, HeaderValue::from_static(methods));
+            }
+            Page::Unauthorized => {
+                let challenge = "Basic realm=\"Restricted\", charset=\"UTF-8\"";
+                fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
             }
             Page::Status(..) | Page::UnknownHost | Page::Ready | Page::Challenge(_) => {}
         }
@@ -109,6 +117,7 @@ impl Page {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The server is running. No application is routed under this name.",
             ),
+            Page::Unauthorized => (StatusCode::UNAUTHORIZED, "This needs a name and a password."),
             Page::ToHttps(status, _) => (*status, "Please use HTTPS."),
             Page::Ready | Page::Challenge(_) => (StatusCode::OK, ""),
         }

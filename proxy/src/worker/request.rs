@@ -123,7 +123,7 @@ async fn serve_with<D: Downstream>(
 ) -> Forwarded {
     let Visit { local, pool, request, hsts } = visit;
     let mut client = OptionClient::new(client, options);
-    if !*is_admitted && let Err(page) = options.admit(request.client, request.head) {
+    if !*is_admitted && let Err(page) = options.admit(local, request.client, request.head).await {
         let outcome = answer(local, &mut client, request.head, &page, hsts, record).await;
         return Forwarded::Ended(outcome);
     }

@@ -127,10 +127,9 @@ impl Key {
 }
 
 /// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 11] = [
+const LATER_LABELS: [&str; 10] = [
     "sticky",
     "health.path",
-    "auth.basic",
     "auth.forward",
     "rate_limit",
     "max_body",

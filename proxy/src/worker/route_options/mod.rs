@@ -1,22 +1,29 @@
 //! What a route does beside forwarding, compiled. A route without any of it has none of these.
 
+mod basic_auth;
 mod client;
 mod fields;
+mod verifier;
 
 use std::borrow::Cow;
 
+use self::basic_auth::BasicAuth;
 use self::fields::FieldChanges;
+use self::verifier::Verdict;
 use super::fields::Client;
+use super::local::Local;
 use super::message::{RequestHead, ResponseHead};
 use super::page::Page;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::Access;
 
 pub use self::client::OptionClient;
+pub use self::verifier::Verifier;
 
 #[derive(Debug)]
 pub struct RouteOptions {
     access: Access,
+    basic_auth: Option<BasicAuth>,
     request_fields: Option<FieldChanges>,
     response_fields: Option<FieldChanges>,
 }
@@ -29,6 +36,7 @@ impl RouteOptions {
         }
         Some(Box::new(RouteOptions {
             access: options.access,
+            basic_auth: options.basic_auth.map(BasicAuth::compile),
             request_fields: FieldChanges::compile(options.request_fields),
             response_fields: FieldChanges::compile(options.response_fields),
         }))
@@ -38,10 +46,22 @@ impl RouteOptions {
     ///
     /// # Errors
     /// What it is answered if not.
-    pub fn admit(&self, client: &Client<'_>, head: &RequestHead) -> Result<(), Page> {
+    pub async fn admit(
+        &self,
+        local: &Local,
+        client: &Client<'_>,
+        head: &RequestHead,
+    ) -> Result<(), Page> {
         // An address is looked for only where somebody asks for it.
         if self.access != Access::default() && !self.access.admits(client.origin(head)) {
             return Err(Page::FORBIDDEN);
+        }
+        if let Some(auth) = &self.basic_auth {
+            match auth.verdict(&local.verifier, &head.fields).await {
+                Verdict::Right => {}
+                Verdict::Wrong => return Err(Page::Unauthorized),
+                Verdict::Busy => return Err(Page::TOO_MANY_LOGINS),
+            }
         }
         Ok(())
     }

@@ -9,6 +9,7 @@ pub(in crate::controller::routes) enum Key {
     Field(Side, FieldAct, String),
     Allow,
     Deny,
+    AuthBasic,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,16 +29,18 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 2] = [("allow", Key::Allow), ("deny", Key::Deny)];
+const PLAIN: [(&str, Key); 3] =
+    [("allow", Key::Allow), ("deny", Key::Deny), ("auth.basic", Key::AuthBasic)];
 
 /// nginx-proxy's variables.
 pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
     [("NETWORK_ACCESS", Key::Allow)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 8] = [
+pub(in crate::controller::routes) const LABELS: [&str; 9] = [
     "allow",
     "deny",
+    "auth.basic",
     "headers.set.*",
     "headers.add.*",
     "headers.remove.*",
@@ -60,6 +63,6 @@ impl Key {
 
     /// What stands behind it may be a secret, and is shown to nobody.
     pub fn is_secret(&self) -> bool {
-        matches!(self, Key::Field(..))
+        matches!(self, Key::Field(..) | Key::AuthBasic)
     }
 }

@@ -13,6 +13,7 @@ use super::settings::{Router, Written};
 use super::value;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::{self, Networks};
+use crate::protocol::options::basic_auth::{Credential, Credentials, label_credentials};
 use crate::protocol::options::fields::{Change, FieldChange, Side};
 
 /// In place of a value that may be a secret.
@@ -30,6 +31,7 @@ enum Setting {
     Field(FieldChange),
     Allow(Vec<IpNet>),
     Deny(Vec<IpNet>),
+    AuthBasic(Vec<Credential>),
 }
 
 /// A setting, and what of it cannot be used: item and problem.
@@ -91,6 +93,7 @@ impl Said {
                 Setting::Field(change) => options.response_fields.push(change),
                 Setting::Allow(networks) => options.access.allow = Some(networks),
                 Setting::Deny(networks) => options.access.deny = networks,
+                Setting::AuthBasic(credentials) => options.basic_auth = Some(credentials),
             }
         }
         options
@@ -124,6 +127,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             let Networks { good, bad } = access::networks(text);
             Ok((Setting::Deny(good), bad))
         }
+        Key::AuthBasic => Ok(auth_basic(text)),
     }
 }
 
@@ -146,6 +150,15 @@ fn allow(text: &str) -> Parsed {
         bad.push((text.to_owned(), "has no network in it: nobody gets in".to_owned()));
     }
     (Setting::Allow(good), bad)
+}
+
+/// As [`allow`].
+fn auth_basic(text: &str) -> Parsed {
+    let Credentials { good, mut bad } = label_credentials(text);
+    if good.is_empty() {
+        bad.push("has no line that can be used: nobody gets in".to_owned());
+    }
+    (Setting::AuthBasic(good), bad.into_iter().map(|problem| (String::new(), problem)).collect())
 }
 
 fn network_access(text: &str) -> Result<Setting, String> {

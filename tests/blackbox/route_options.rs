@@ -206,3 +206,58 @@ async fn labels_of_a_container_ask_for_a_password() {
     assert!(diagnoses.contains(web.name()) && diagnoses.contains("MD5"), "{diagnoses}");
     assert!(!diagnoses.contains("hunter2") && !diagnoses.contains("$apr1"), "{diagnoses}");
 }
+
+#[tokio::test]
+async fn a_route_sends_requests_elsewhere() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let address = [upstream.address()];
+    let config = Config::new()
+        .route_with("www.apex.test", &address, "redirect.www = \"apex\"")
+        .route_with("apex.test", &address, "redirect.www = \"apex\"")
+        .route_with("bare.test", &address, "redirect.www = \"www\"\ntls = \"off\"")
+        .route_with("other.test", &address, "redirect.host = \"canonical.test\"")
+        .route_with("fixed.test", &address, "redirect.to = \"303 https://a.test/b\"");
+    let baton = Baton::start(config).await;
+    for (url, method, status, location) in [
+        ("https://www.apex.test/a?b", "GET", 301, Some("https://apex.test/a?b")),
+        ("https://www.apex.test/a?b", "POST", 308, Some("https://apex.test/a?b")),
+        ("https://apex.test/", "GET", 200, None),
+        // HTTPS comes first.
+        ("http://fixed.test/x", "GET", 301, Some("https")),
+        ("http://bare.test/", "GET", 301, Some("http://www.bare.test/")),
+        ("https://other.test/x", "GET", 301, Some("https://canonical.test/x")),
+        ("https://fixed.test/x", "GET", 303, Some("https://a.test/b")),
+    ] {
+        for version in VERSIONS {
+            let curl = baton.curl(url).args(["--insecure", version, "--request", method]);
+            let answer = curl.run().await;
+            assert_eq!(answer.status, status, "{url} {method} {version}");
+            let found = answer.field("location");
+            let is_right = found.zip(location).map(|(found, want)| found.starts_with(want));
+            assert_eq!(is_right, location.map(|_| true), "{url} {method} {version}: {found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_route_takes_bodies_up_to_its_limit() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let address = [upstream.address()];
+    let config = Config::new()
+        .route_with("small.test", &address, "max_body = \"1k\"")
+        .route("usual.test", &address);
+    let baton = Baton::start(config).await;
+    for (host, bytes, want) in
+        [("small.test", 1024, 200), ("small.test", 1025, 413), ("usual.test", 1025, 200)]
+    {
+        // With a length, and without one.
+        for framing in ["X-Usual: 1", "Transfer-Encoding: chunked"] {
+            for version in VERSIONS {
+                let curl = baton.curl(&format!("https://{host}/echo"));
+                let body = "x".repeat(bytes);
+                let curl = curl.args(["--insecure", version, "--header", framing, "--data", &body]);
+                assert_eq!(curl.run().await.status, want, "{host} {bytes} {framing} {version}");
+            }
+        }
+    }
+}

@@ -8,12 +8,21 @@ use super::reader::{Problem, Section};
 use super::value;
 use crate::protocol::options::Options;
 use crate::protocol::options::basic_auth::Credential;
+use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
+use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
 
 pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     let mut options = Options::default();
     options.access.allow = networks(section, "allow");
     options.access.deny = networks(section, "deny").unwrap_or_default();
+    section.read("max_body", &mut options.max_body, max_body);
+    section.table("redirect", |section| {
+        let redirects = &mut options.redirects;
+        redirects.to = section.optional("to", said(Fixed::parse));
+        redirects.host = section.optional("host", said(canonical_host));
+        redirects.www = section.optional("www", said(Www::parse));
+    });
     section.table("auth", |section| {
         options.basic_auth = section.list("basic", credential).map(inner);
     });
@@ -29,6 +38,24 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
 fn networks(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Vec<IpNet>> {
     let networks = section.list(key, value::network)?;
     Some(inner(networks))
+}
+
+/// As in a label.
+fn said<T>(
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> impl Fn(&DeValue<'_>) -> Result<T, Problem> {
+    move |value| {
+        let text = value::text(value)?;
+        parse(text).map_err(|problem| format!("`{text}` {problem}").into())
+    }
+}
+
+/// A number of bytes, or as in a label.
+fn max_body(value: &DeValue<'_>) -> Result<u64, Problem> {
+    match value {
+        DeValue::Integer(_) => value::size(0..=u64::MAX)(value),
+        _ => said(body_size)(value),
+    }
 }
 
 /// Without a word of the line: it holds a hash, or worse.

@@ -64,6 +64,16 @@ impl Client<'_> {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 
+    /// As the client sees it, where a trusted proxy says so.
+    pub fn scheme(&self, head: &RequestHead) -> &'static [u8] {
+        let said = head.fields.get("x-forwarded-proto").filter(|_| self.is_trusted());
+        match said {
+            Some(said) if said.eq_ignore_ascii_case(b"https") => b"https",
+            Some(said) if said.eq_ignore_ascii_case(b"http") => b"http",
+            _ => self.proto().as_bytes(),
+        }
+    }
+
     /// Who asks: the peer, or where that is a trusted proxy the right-most address of X-Forwarded-For
     /// that is not one. What stands further left is anybody's word.
     pub fn origin(&self, head: &RequestHead) -> IpAddr {

@@ -18,6 +18,8 @@ pub enum Page {
     Unavailable(&'static str),
     /// 503: a person works on the host. With HTML of its own.
     Maintenance(Option<String>),
+    /// To another place.
+    Elsewhere(StatusCode, HeaderValue),
     /// 401: the route wants a name and a password.
     Unauthorized,
     /// 503 for a host that is not routed.
@@ -78,7 +80,7 @@ impl Page {
             Page::Unavailable(_) | Page::Maintenance(_) => {
                 fields.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
             }
-            Page::ToHttps(_, location) => {
+            Page::ToHttps(_, location) | Page::Elsewhere(_, location) => {
                 fields.insert(LOCATION, location.clone());
             }
             Page::Status(StatusCode::METHOD_NOT_ALLOWED, _) => {
@@ -118,6 +120,7 @@ impl Page {
                 "The server is running. No application is routed under this name.",
             ),
             Page::Unauthorized => (StatusCode::UNAUTHORIZED, "This needs a name and a password."),
+            Page::Elsewhere(status, _) => (*status, "This is somewhere else."),
             Page::ToHttps(status, _) => (*status, "Please use HTTPS."),
             Page::Ready | Page::Challenge(_) => (StatusCode::OK, ""),
         }

@@ -127,15 +127,13 @@ impl Key {
 }
 
 /// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 10] = [
+const LATER_LABELS: [&str; 8] = [
     "sticky",
     "health.path",
     "auth.forward",
     "rate_limit",
-    "max_body",
     "timeout.*",
     "compress",
-    "redirect.www",
     "priority",
     "drain",
 ];

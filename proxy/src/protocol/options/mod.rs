@@ -2,13 +2,16 @@
 
 pub mod access;
 pub mod basic_auth;
+pub mod body_size;
 pub mod fields;
+pub mod redirect;
 
 use serde::{Deserialize, Serialize};
 
 use access::Access;
 use basic_auth::Credential;
 use fields::FieldChange;
+use redirect::Redirects;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -16,6 +19,9 @@ pub struct Options {
     pub access: Access,
     /// Who may come with a password; `None`: nobody is asked. An empty list lets nobody in.
     pub basic_auth: Option<Vec<Credential>>,
+    /// Bytes of a request body; 0 is no limit but that of `limits.body_bytes`.
+    pub max_body: u64,
+    pub redirects: Redirects,
     /// Header fields of requests, before they go upstream.
     pub request_fields: Vec<FieldChange>,
     /// Header fields of responses, before they go to the client.

@@ -3,19 +3,22 @@
 mod basic_auth;
 mod client;
 mod fields;
+mod redirect;
 mod verifier;
 
 use std::borrow::Cow;
 
 use self::basic_auth::BasicAuth;
 use self::fields::FieldChanges;
+use self::redirect::redirect;
 use self::verifier::Verdict;
 use super::fields::Client;
 use super::local::Local;
-use super::message::{RequestHead, ResponseHead};
+use super::message::{BodyLength, RequestHead, ResponseHead};
 use super::page::Page;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::Access;
+use crate::protocol::options::redirect::Redirects;
 
 pub use self::client::OptionClient;
 pub use self::verifier::Verifier;
@@ -24,6 +27,9 @@ pub use self::verifier::Verifier;
 pub struct RouteOptions {
     access: Access,
     basic_auth: Option<BasicAuth>,
+    /// 0 is no limit.
+    max_body: u64,
+    redirects: Redirects,
     request_fields: Option<FieldChanges>,
     response_fields: Option<FieldChanges>,
 }
@@ -37,6 +43,8 @@ impl RouteOptions {
         Some(Box::new(RouteOptions {
             access: options.access,
             basic_auth: options.basic_auth.map(BasicAuth::compile),
+            max_body: options.max_body,
+            redirects: options.redirects,
             request_fields: FieldChanges::compile(options.request_fields),
             response_fields: FieldChanges::compile(options.response_fields),
         }))
@@ -56,6 +64,12 @@ impl RouteOptions {
         if self.access != Access::default() && !self.access.admits(client.origin(head)) {
             return Err(Page::FORBIDDEN);
         }
+        if let Some(page) = redirect(&self.redirects, client.scheme(head), head) {
+            return Err(page);
+        }
+        if matches!(head.body, BodyLength::Known(length) if self.is_too_large(length)) {
+            return Err(Page::TOO_LARGE);
+        }
         if let Some(auth) = &self.basic_auth {
             match auth.verdict(&local.verifier, &head.fields).await {
                 Verdict::Right => {}
@@ -64,6 +78,10 @@ impl RouteOptions {
             }
         }
         Ok(())
+    }
+
+    fn is_too_large(&self, length: u64) -> bool {
+        self.max_body > 0 && length > self.max_body
     }
 
     /// The head that goes upstream.

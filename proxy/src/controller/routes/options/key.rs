@@ -10,6 +10,10 @@ pub(in crate::controller::routes) enum Key {
     Allow,
     Deny,
     AuthBasic,
+    MaxBody,
+    RedirectTo,
+    RedirectHost,
+    RedirectWww,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,18 +33,29 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 3] =
-    [("allow", Key::Allow), ("deny", Key::Deny), ("auth.basic", Key::AuthBasic)];
+const PLAIN: [(&str, Key); 7] = [
+    ("allow", Key::Allow),
+    ("deny", Key::Deny),
+    ("auth.basic", Key::AuthBasic),
+    ("max_body", Key::MaxBody),
+    ("redirect.to", Key::RedirectTo),
+    ("redirect.host", Key::RedirectHost),
+    ("redirect.www", Key::RedirectWww),
+];
 
 /// nginx-proxy's variables.
 pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
     [("NETWORK_ACCESS", Key::Allow)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 9] = [
+pub(in crate::controller::routes) const LABELS: [&str; 13] = [
     "allow",
     "deny",
     "auth.basic",
+    "max_body",
+    "redirect.to",
+    "redirect.host",
+    "redirect.www",
     "headers.set.*",
     "headers.add.*",
     "headers.remove.*",

@@ -14,7 +14,9 @@ use super::value;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::{self, Networks};
 use crate::protocol::options::basic_auth::{Credential, Credentials, label_credentials};
+use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
+use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
 
 /// In place of a value that may be a secret.
 const HIDDEN: &str = "(hidden)";
@@ -32,6 +34,10 @@ enum Setting {
     Allow(Vec<IpNet>),
     Deny(Vec<IpNet>),
     AuthBasic(Vec<Credential>),
+    MaxBody(u64),
+    RedirectTo(Fixed),
+    RedirectHost(String),
+    RedirectWww(Www),
 }
 
 /// A setting, and what of it cannot be used: item and problem.
@@ -94,6 +100,10 @@ impl Said {
                 Setting::Allow(networks) => options.access.allow = Some(networks),
                 Setting::Deny(networks) => options.access.deny = networks,
                 Setting::AuthBasic(credentials) => options.basic_auth = Some(credentials),
+                Setting::MaxBody(bytes) => options.max_body = bytes,
+                Setting::RedirectTo(place) => options.redirects.to = Some(place),
+                Setting::RedirectHost(host) => options.redirects.host = Some(host),
+                Setting::RedirectWww(www) => options.redirects.www = Some(www),
             }
         }
         options
@@ -128,6 +138,10 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             Ok((Setting::Deny(good), bad))
         }
         Key::AuthBasic => Ok(auth_basic(text)),
+        Key::MaxBody => body_size(text).map(Setting::MaxBody).map(whole),
+        Key::RedirectTo => Fixed::parse(text).map(Setting::RedirectTo).map(whole),
+        Key::RedirectHost => canonical_host(text).map(Setting::RedirectHost).map(whole),
+        Key::RedirectWww => Www::parse(text).map(Setting::RedirectWww).map(whole),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::controller::docker::{Container, Health, Network};
 use crate::controller::environment::Defaults;
 use crate::controller::routes::{Incumbents, Inputs, Table, build};
 use crate::protocol::options::access::Access;
+use crate::protocol::options::redirect::Redirects;
 
 fn container(name: &str, created: i64, settings: &[(&str, &str)]) -> Container {
     let is_label = |name: &str| name.contains('.');
@@ -136,6 +137,44 @@ fn networks() {
     let both = [("NETWORK_ACCESS", "internal"), (label, "192.0.2.0/24")];
     says(&both, &access(Some(&["192.0.2.0/24"]), &[]), &[]);
     says(&[("NETWORK_ACCESS", "internal"), (label, "off")], &Options::default(), &[]);
+}
+
+#[test]
+fn sizes_and_redirects() {
+    let redirects = |redirects| Options { redirects, ..Options::default() };
+    let size = |max_body| Options { max_body, ..Options::default() };
+    let off = Options::default;
+    let fixed = Fixed { status: 301, location: "https://b.test/".to_owned() };
+    for (label, value, want, problem) in [
+        ("baton.max_body", "10m", size(10 << 20), ""),
+        ("baton.max_body", "off", off(), ""),
+        ("baton.max_body", "ten", off(), "baton.max_body=ten is not a size"),
+        (
+            "baton.redirect.to",
+            "301 https://b.test/",
+            redirects(Redirects { to: Some(fixed), ..Redirects::default() }),
+            "",
+        ),
+        ("baton.redirect.to", "/x", off(), "baton.redirect.to=/x is not a place"),
+        (
+            "baton.redirect.host",
+            "B.test",
+            redirects(Redirects { host: Some("b.test".to_owned()), ..Redirects::default() }),
+            "",
+        ),
+        ("baton.redirect.host", "*.test", off(), "baton.redirect.host=*.test is not one host"),
+        (
+            "baton.redirect.www",
+            "apex",
+            redirects(Redirects { www: Some(Www::Apex), ..Redirects::default() }),
+            "",
+        ),
+        ("baton.redirect.www", "true", off(), "baton.redirect.www=true is neither"),
+    ] {
+        let problems: Vec<&str> =
+            Some(problem).filter(|text| !text.is_empty()).into_iter().collect();
+        says(&[(label, value)], &want, &problems);
+    }
 }
 
 #[test]

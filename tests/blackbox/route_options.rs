@@ -261,3 +261,31 @@ async fn a_route_takes_bodies_up_to_its_limit() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let address = [upstream.address()];
+    let config = Config::new()
+        .top("threads = 2")
+        .top("trusted_proxies = [\"127.0.0.1\"]")
+        .route_with("slow.test", &address, "rate_limit = \"6/h burst=3\"")
+        .route("usual.test", &address);
+    let baton = Baton::start(config).await;
+    let ask = async |host: &str, from: &str| {
+        let curl = baton.curl(&format!("https://{host}/")).arg("--insecure");
+        curl.args(["--header", &format!("X-Forwarded-For: {from}")]).run().await
+    };
+    // Over connections of their own, and so by both threads.
+    let mut answers = Vec::new();
+    for _ in 0..8 {
+        answers.push(ask("slow.test", "192.0.2.1").await);
+    }
+    let statuses: Vec<u16> = answers.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429, 429, 429, 429]);
+    let wait: u64 =
+        answers[7].field("retry-after").expect("it says when").parse().expect("seconds");
+    assert!((500..=601).contains(&wait), "{wait}");
+    assert_eq!(ask("slow.test", "192.0.2.2").await.status, 200);
+    assert_eq!(ask("usual.test", "192.0.2.1").await.status, 200);
+}

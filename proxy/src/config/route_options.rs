@@ -10,12 +10,14 @@ use crate::protocol::options::Options;
 use crate::protocol::options::basic_auth::Credential;
 use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
+use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
 
 pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     let mut options = Options::default();
     options.access.allow = networks(section, "allow");
     options.access.deny = networks(section, "deny").unwrap_or_default();
+    options.rate_limit = section.optional("rate_limit", said(RateLimit::parse));
     section.read("max_body", &mut options.max_body, max_body);
     section.table("redirect", |section| {
         let redirects = &mut options.redirects;

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::access_log;
 use super::challenges;
 use super::drain::Phase;
+use super::route_options::Limiter;
 use super::stats::ThreadStats;
 use super::table::Table;
 use super::thread::{self, Event, Order, Parts};
@@ -182,6 +183,7 @@ impl Worker {
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
         let server_config = tls::server_config(&settings.tls, table.clone());
         let challenges = challenges::server_config(table.clone());
+        let limiter = Arc::new(Limiter::default());
         let (events_sender, events) = unbounded_channel();
         let published = watch::Sender::new(0);
         let mut threads = Vec::new();
@@ -196,6 +198,7 @@ impl Worker {
                 challenges: challenges.clone(),
                 stats: stats.clone(),
                 log: writer.clone(),
+                limiter: limiter.clone(),
                 orders: receiver,
                 events: events_sender.clone(),
             };

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::access_log::AccessLog;
 use super::client_auth::ClientAuth;
 use super::drain::Drain;
-use super::route_options::Verifier;
+use super::route_options::{Limiter, Verifier};
 use super::stats::ThreadStats;
 use super::table::Table;
 use super::upstream::Pools;
@@ -30,6 +30,8 @@ pub struct Local {
     pub sweeps: watch::Sender<u64>,
     pub connector: Connector,
     pub verifier: Verifier,
+    /// One for all threads.
+    pub limiter: Arc<Limiter>,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     routing: RefCell<Rc<Routing>>,
     /// Version of the table.
@@ -52,6 +54,7 @@ impl Local {
         (table, published): (Arc<ArcSwap<Table>>, watch::Receiver<u64>),
         stats: Arc<ThreadStats>,
         log: AccessLog,
+        limiter: Arc<Limiter>,
     ) -> Rc<Self> {
         let first = table.load_full();
         let pools = Pools::new(&first, None);
@@ -61,6 +64,7 @@ impl Local {
         Rc::new(Local {
             connector: Connector::new(&settings),
             verifier: Verifier::default(),
+            limiter,
             settings,
             stats,
             drain: Drain::new(),

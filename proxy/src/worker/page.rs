@@ -20,6 +20,8 @@ pub enum Page {
     Maintenance(Option<String>),
     /// To another place.
     Elsewhere(StatusCode, HeaderValue),
+    /// 429, and the seconds after which the client may try again.
+    TooMany(u64),
     /// 401: the route wants a name and a password.
     Unauthorized,
     /// 503 for a host that is not routed.
@@ -87,6 +89,9 @@ impl Page {
                 let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
                 fields.insert(ALLOW, HeaderValue::from_static(methods));
             }
+            Page::TooMany(seconds) => {
+                fields.insert(RETRY_AFTER, HeaderValue::from(*seconds));
+            }
             Page::Unauthorized => {
                 let challenge = "Basic realm=\"Restricted\", charset=\"UTF-8\"";
                 fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
@@ -120,6 +125,9 @@ impl Page {
                 "The server is running. No application is routed under this name.",
             ),
             Page::Unauthorized => (StatusCode::UNAUTHORIZED, "This needs a name and a password."),
+            Page::TooMany(_) => {
+                (StatusCode::TOO_MANY_REQUESTS, "You have asked too often. Please wait a little.")
+            }
             Page::Elsewhere(status, _) => (*status, "This is somewhere else."),
             Page::ToHttps(status, _) => (*status, "Please use HTTPS."),
             Page::Ready | Page::Challenge(_) => (StatusCode::OK, ""),

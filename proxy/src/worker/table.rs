@@ -117,7 +117,7 @@ impl Table {
                 hsts: host.hsts.map(Bytes::from),
                 client_auth,
                 intervention: host.intervention,
-                paths: Paths::compile(host.routes, &mut pools, &mut problems),
+                paths: Paths::compile(&host.pattern, host.routes, &mut pools, &mut problems),
             };
             hosts.insert(host.pattern, compiled, &mut problems);
         }
@@ -194,6 +194,7 @@ impl Host {
 
 impl Paths {
     fn compile(
+        host: &HostPattern,
         mut routes: Vec<snapshot::Route>,
         pools: &mut Vec<Vec<snapshot::Upstream>>,
         problems: &mut Vec<Problem>,
@@ -203,7 +204,7 @@ impl Paths {
         for route in routes {
             let pool = pools.len();
             pools.push(route.upstreams);
-            let options = RouteOptions::compile(route.options);
+            let options = RouteOptions::compile(route.options, host, &route.path);
             let waiting = Waiting::default();
             let entry = Route { pool, hold: route.hold, waiting, replace: None, options };
             paths.insert(route.path, route.replace_prefix, entry, problems);

@@ -19,6 +19,7 @@ use super::accept::Accept;
 use super::access_log::{AccessLog, Writer};
 use super::drain::Phase;
 use super::local::{Local, Peer};
+use super::route_options::Limiter;
 use super::stats::ThreadStats;
 use super::table::Table;
 use super::transport::Socket;
@@ -37,6 +38,7 @@ pub struct Parts {
     pub challenges: Arc<ServerConfig>,
     pub stats: Arc<ThreadStats>,
     pub log: Writer,
+    pub limiter: Arc<Limiter>,
     pub orders: UnboundedReceiver<Order>,
     pub events: UnboundedSender<Event>,
 }
@@ -90,7 +92,8 @@ pub fn run(parts: Parts) -> io::Result<()> {
 
 async fn serve(mut parts: Parts) {
     let log = AccessLog::new(parts.settings.access_log, parts.log, parts.stats.clone());
-    let local = Local::new(parts.settings, (parts.table, parts.published), parts.stats, log);
+    let tables = (parts.table, parts.published);
+    let local = Local::new(parts.settings, tables, parts.stats, log, parts.limiter);
     let accept = Accept { local: local.clone(), tls: parts.tls, challenges: parts.challenges };
     spawn_local(write_log(local.clone()));
     spawn_local(sweep(local.clone()));

@@ -4,6 +4,7 @@ pub mod access;
 pub mod basic_auth;
 pub mod body_size;
 pub mod fields;
+pub mod rate_limit;
 pub mod redirect;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use access::Access;
 use basic_auth::Credential;
 use fields::FieldChange;
+use rate_limit::RateLimit;
 use redirect::Redirects;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,8 @@ pub struct Options {
     /// Bytes of a request body; 0 is no limit but that of `limits.body_bytes`.
     pub max_body: u64,
     pub redirects: Redirects,
+    /// How often each client may ask.
+    pub rate_limit: Option<RateLimit>,
     /// Header fields of requests, before they go upstream.
     pub request_fields: Vec<FieldChange>,
     /// Header fields of responses, before they go to the client.

@@ -3,6 +3,7 @@
 mod basic_auth;
 mod client;
 mod fields;
+mod limiter;
 mod redirect;
 mod verifier;
 
@@ -18,9 +19,12 @@ use super::message::{BodyLength, RequestHead, ResponseHead};
 use super::page::Page;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::Access;
+use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::Redirects;
+use crate::protocol::pattern::{HostPattern, PathPattern};
 
 pub use self::client::OptionClient;
+pub use self::limiter::Limiter;
 pub use self::verifier::Verifier;
 
 #[derive(Debug)]
@@ -30,13 +34,16 @@ pub struct RouteOptions {
     /// 0 is no limit.
     max_body: u64,
     redirects: Redirects,
+    rate_limit: Option<RateLimit>,
+    /// Host and path: whose tokens they are.
+    place: Box<str>,
     request_fields: Option<FieldChanges>,
     response_fields: Option<FieldChanges>,
 }
 
 impl RouteOptions {
     /// `None` when there is nothing to do.
-    pub fn compile(options: Options) -> Option<Box<Self>> {
+    pub fn compile(options: Options, host: &HostPattern, path: &PathPattern) -> Option<Box<Self>> {
         if options.is_off() {
             return None;
         }
@@ -45,6 +52,8 @@ impl RouteOptions {
             basic_auth: options.basic_auth.map(BasicAuth::compile),
             max_body: options.max_body,
             redirects: options.redirects,
+            rate_limit: options.rate_limit,
+            place: format!("{host}{path}").into(),
             request_fields: FieldChanges::compile(options.request_fields),
             response_fields: FieldChanges::compile(options.response_fields),
         }))
@@ -63,6 +72,10 @@ impl RouteOptions {
         // An address is looked for only where somebody asks for it.
         if self.access != Access::default() && !self.access.admits(client.origin(head)) {
             return Err(Page::FORBIDDEN);
+        }
+        if let Some(limit) = &self.rate_limit {
+            let taken = local.limiter.take(&self.place, client.origin(head), limit);
+            taken.map_err(|wait| Page::TooMany(wait.as_secs() + 1))?;
         }
         if let Some(page) = redirect(&self.redirects, client.scheme(head), head) {
             return Err(page);

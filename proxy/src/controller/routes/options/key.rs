@@ -11,6 +11,7 @@ pub(in crate::controller::routes) enum Key {
     Deny,
     AuthBasic,
     MaxBody,
+    RateLimit,
     RedirectTo,
     RedirectHost,
     RedirectWww,
@@ -33,11 +34,12 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 7] = [
+const PLAIN: [(&str, Key); 8] = [
     ("allow", Key::Allow),
     ("deny", Key::Deny),
     ("auth.basic", Key::AuthBasic),
     ("max_body", Key::MaxBody),
+    ("rate_limit", Key::RateLimit),
     ("redirect.to", Key::RedirectTo),
     ("redirect.host", Key::RedirectHost),
     ("redirect.www", Key::RedirectWww),
@@ -48,11 +50,12 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
     [("NETWORK_ACCESS", Key::Allow)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 13] = [
+pub(in crate::controller::routes) const LABELS: [&str; 14] = [
     "allow",
     "deny",
     "auth.basic",
     "max_body",
+    "rate_limit",
     "redirect.to",
     "redirect.host",
     "redirect.www",

@@ -16,6 +16,7 @@ use crate::protocol::options::access::{self, Networks};
 use crate::protocol::options::basic_auth::{Credential, Credentials, label_credentials};
 use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
+use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
 
 /// In place of a value that may be a secret.
@@ -35,6 +36,7 @@ enum Setting {
     Deny(Vec<IpNet>),
     AuthBasic(Vec<Credential>),
     MaxBody(u64),
+    RateLimit(RateLimit),
     RedirectTo(Fixed),
     RedirectHost(String),
     RedirectWww(Www),
@@ -101,6 +103,7 @@ impl Said {
                 Setting::Deny(networks) => options.access.deny = networks,
                 Setting::AuthBasic(credentials) => options.basic_auth = Some(credentials),
                 Setting::MaxBody(bytes) => options.max_body = bytes,
+                Setting::RateLimit(limit) => options.rate_limit = Some(limit),
                 Setting::RedirectTo(place) => options.redirects.to = Some(place),
                 Setting::RedirectHost(host) => options.redirects.host = Some(host),
                 Setting::RedirectWww(www) => options.redirects.www = Some(www),
@@ -139,6 +142,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
         }
         Key::AuthBasic => Ok(auth_basic(text)),
         Key::MaxBody => body_size(text).map(Setting::MaxBody).map(whole),
+        Key::RateLimit => RateLimit::parse(text).map(Setting::RateLimit).map(whole),
         Key::RedirectTo => Fixed::parse(text).map(Setting::RedirectTo).map(whole),
         Key::RedirectHost => canonical_host(text).map(Setting::RedirectHost).map(whole),
         Key::RedirectWww => Www::parse(text).map(Setting::RedirectWww).map(whole),

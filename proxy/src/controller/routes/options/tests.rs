@@ -7,6 +7,7 @@ use crate::controller::docker::{Container, Health, Network};
 use crate::controller::environment::Defaults;
 use crate::controller::routes::{Incumbents, Inputs, Table, build};
 use crate::protocol::options::access::Access;
+use crate::protocol::options::rate_limit::{Period, RateLimit};
 use crate::protocol::options::redirect::Redirects;
 
 fn container(name: &str, created: i64, settings: &[(&str, &str)]) -> Container {
@@ -140,14 +141,21 @@ fn networks() {
 }
 
 #[test]
-fn sizes_and_redirects() {
+fn sizes_rates_and_redirects() {
     let redirects = |redirects| Options { redirects, ..Options::default() };
     let size = |max_body| Options { max_body, ..Options::default() };
+    let rate = |requests, burst| Options {
+        rate_limit: Some(RateLimit { requests, period: Period::Second, burst }),
+        ..Options::default()
+    };
     let off = Options::default;
     let fixed = Fixed { status: 301, location: "https://b.test/".to_owned() };
     for (label, value, want, problem) in [
         ("baton.max_body", "10m", size(10 << 20), ""),
         ("baton.max_body", "off", off(), ""),
+        ("baton.rate_limit", "100/s burst=50", rate(100, 50), ""),
+        ("baton.rate_limit", "100", off(), "baton.rate_limit=100 is not a rate"),
+        ("baton.rate_limit", "0/s", off(), "baton.rate_limit=0/s has a number"),
         ("baton.max_body", "ten", off(), "baton.max_body=ten is not a size"),
         (
             "baton.redirect.to",

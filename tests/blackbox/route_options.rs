@@ -1,6 +1,6 @@
 //! What a route does beside forwarding, by label and by configuration.
 
-use baton_load::Upstream;
+use baton_load::{Cause, Protocol, Upstream, upload};
 use baton_tests::{Answer, Baton, Config, Docker, Recorder};
 
 async fn get(baton: &Baton, url: &str, version: &str) -> Answer {
@@ -247,18 +247,19 @@ async fn a_route_takes_bodies_up_to_its_limit() {
         .route_with("small.test", &address, "max_body = \"1k\"")
         .route("usual.test", &address);
     let baton = Baton::start(config).await;
-    for (host, bytes, want) in
-        [("small.test", 1024, 200), ("small.test", 1025, 413), ("usual.test", 1025, 200)]
-    {
-        // With a length, and without one.
-        for framing in ["X-Usual: 1", "Transfer-Encoding: chunked"] {
-            for version in VERSIONS {
-                let curl = baton.curl(&format!("https://{host}/echo"));
-                let body = "x".repeat(bytes);
-                let curl = curl.args(["--insecure", version, "--header", framing, "--data", &body]);
-                assert_eq!(curl.run().await.status, want, "{host} {bytes} {framing} {version}");
-            }
-        }
+    let (small, usual) = (baton.https("small.test"), baton.https("usual.test"));
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        upload(&small, protocol, 1024, None).await.expect("within the limit");
+        let failure = upload(&small, protocol, 1025, None).await.expect_err("beyond the limit");
+        assert_eq!((failure.cause, failure.text.as_str()), (Cause::WrongStatus, "413"));
+        upload(&usual, protocol, 1025, None).await.expect("it has no limit");
+    }
+    // One that does not say how long it is.
+    for (bytes, want) in [(1024, 200), (1025, 413)] {
+        let body = "x".repeat(bytes);
+        let curl = baton.curl("https://small.test/echo").args(["--insecure", "--data", &body]);
+        let chunked = curl.args(["--http1.1", "--header", "Transfer-Encoding: chunked"]);
+        assert_eq!(chunked.run().await.status, want, "{bytes}");
     }
 }
 
@@ -288,4 +289,68 @@ async fn a_client_that_asks_too_often_is_told_when_to_come_again() {
     assert!((500..=601).contains(&wait), "{wait}");
     assert_eq!(ask("slow.test", "192.0.2.2").await.status, 200);
     assert_eq!(ask("usual.test", "192.0.2.1").await.status, 200);
+}
+
+#[tokio::test]
+async fn another_server_decides_who_passes() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let pass = Recorder::start(
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nRemote-User: alice\r\nX-Other: 1\r\n\r\nok",
+    )
+    .await;
+    let login = Recorder::start(
+        "HTTP/1.1 302 Found\r\nContent-Length: 5\r\nLocation: https://login.test/\r\n\
+         Set-Cookie: a=b\r\n\r\nlogin",
+    )
+    .await;
+    let broken = Recorder::start("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n").await;
+    let asks = |address: &dyn std::fmt::Display| {
+        let url = format!("auth.forward = \"http://{address}/verify?x=1\"");
+        format!("{url}\nauth.forward_headers = [\"Remote-User\", \"Remote-Groups\"]")
+    };
+    let address = [upstream.address()];
+    let config = Config::new()
+        .route_with("pass.test", &address, &asks(&pass.address()))
+        .route_with("login.test", &address, &asks(&login.address()))
+        .route_with("broken.test", &address, &asks(&broken.address()))
+        .route_with("down.test", &address, &asks(&"127.0.0.1:1"))
+        .route_with("nowhere.test", &address, &asks(&"nowhere"));
+    let baton = Baton::start(config).await;
+    for version in VERSIONS {
+        let answer = baton
+            .curl("https://pass.test/headers?y=2")
+            .args(["--insecure", version, "--request", "POST", "--data", "body"])
+            .args(["--header", "Remote-User: mallory", "--header", "Remote-Groups: admins"])
+            .args(["--header", "If-None-Match: x"])
+            .run()
+            .await;
+        assert_eq!(answer.status, 200, "{version}: {answer:?}");
+        let seen = answer.text();
+        assert!(seen.contains("alice"), "{version}: {seen}");
+        for gone in ["mallory", "admins", "x-other", "X-Other"] {
+            assert!(!seen.contains(gone), "{version}: {gone} in {seen}");
+        }
+
+        let answer = get(&baton, "https://login.test/x", version).await;
+        assert_eq!((answer.status, answer.text().as_str()), (302, "login"), "{version}");
+        assert_eq!(answer.field("location"), Some("https://login.test/"), "{version}");
+        assert_eq!(answer.field("set-cookie"), Some("a=b"), "{version}");
+
+        for host in ["broken.test", "down.test", "nowhere.test"] {
+            let answer = get(&baton, &format!("https://{host}/"), version).await;
+            assert_eq!(answer.status, 502, "{host} {version}");
+        }
+    }
+    let asked = pass.received();
+    assert!(asked.starts_with("GET /verify?x=1 HTTP/1.1\r\n"), "{asked}");
+    for line in [
+        &format!("\r\nHost: {}\r\n", pass.address()),
+        "\r\nX-Forwarded-Host: pass.test\r\n",
+        "\r\nX-Forwarded-Uri: /headers?y=2\r\n",
+        "\r\nX-Forwarded-Method: POST\r\n",
+        "\r\nX-Forwarded-For: 127.0.0.1\r\n",
+    ] {
+        assert!(asked.contains(line), "{line} in {asked}");
+    }
+    assert!(!asked.contains("If-None-Match") && !asked.contains("\r\n\r\nbody"), "{asked}");
 }

@@ -9,7 +9,8 @@ use super::value;
 use crate::protocol::options::Options;
 use crate::protocol::options::basic_auth::Credential;
 use crate::protocol::options::body_size::body_size;
-use crate::protocol::options::fields::{Change, FieldChange, Side};
+use crate::protocol::options::fields::{Change, FieldChange, Side, check_name};
+use crate::protocol::options::forward_auth::ForwardAuth;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
 
@@ -27,6 +28,13 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     });
     section.table("auth", |section| {
         options.basic_auth = section.list("basic", credential).map(inner);
+        options.forward_auth = section.optional("forward", said(ForwardAuth::parse));
+        let names = section.list("forward_headers", |value| {
+            let name = value::text(value)?;
+            check_name(Side::Request, name).map_err(|problem| named(name, &problem))?;
+            Ok(name.to_owned())
+        });
+        options.forward_headers = names.map(inner).unwrap_or_default();
     });
     section.table("headers", |section| {
         options.response_fields = fields(section, Side::Response);

@@ -16,12 +16,12 @@ use super::local::{Local, Peer, Routing};
 use super::message::{BodyLength, RequestHead, ResponseHead, Upgrade};
 use super::page::Page;
 use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, Progress, relay};
-use super::route_options::{OptionClient, RouteOptions};
+use super::route_options::{Admission, OptionClient, Refusal, RouteOptions};
 use super::table::{Host, Replace, Route, normal_host, normal_path};
 use super::tunnel::{End, Inside};
 use super::upstream::balance::Tried;
 use super::upstream::exchange::{Exchange, Request, UpstreamError};
-use super::upstream::{Member, Pool};
+use super::upstream::{Member, Pool, Pools};
 use crate::protocol::READY_PATH;
 use crate::protocol::settings::{Limits, WorkerSettings};
 use crate::protocol::snapshot::{HttpsMethod, Intervention};
@@ -64,7 +64,7 @@ pub async fn serve<D: Downstream>(
     let mut record = Record::new();
     let mut patience = Patience::default();
     // Who was let in once waits for the next upstream without asking anew.
-    let mut is_admitted = false;
+    let mut admission = None;
     let outcome = loop {
         // One snapshot for the whole attempt.
         let routing = local.routing();
@@ -82,13 +82,19 @@ pub async fn serve<D: Downstream>(
             tls: peer.tls.is_some(),
             trusted_proxies: &local.settings.trusted_proxies,
         };
-        let request = Request { head, client: &client_side, target: &target };
+        let request = Request {
+            head,
+            client: &client_side,
+            target: &target,
+            authority: &head.authority,
+            more: &[],
+        };
         let forwarded = match (host.pause(), &route.options) {
             (Some(rest), _) => Forwarded::Nowhere(Lack::Paused(rest), Page::PAUSED),
             (None, None) => forward(local, pool, &request, hsts, client, &mut record).await,
             (None, Some(options)) => {
-                let visit = Visit { local, pool, request, hsts };
-                serve_with(options, visit, &mut is_admitted, client, &mut record).await
+                let visit = Visit { local, pools: &routing.pools, pool, request, hsts };
+                serve_with(options, visit, &mut admission, client, &mut record).await
             }
         };
         let (lack, page) = match forwarded {
@@ -108,6 +114,7 @@ pub async fn serve<D: Downstream>(
 /// A request that has found its route.
 struct Visit<'a> {
     local: &'a Rc<Local>,
+    pools: &'a Pools,
     pool: &'a Pool,
     request: Request<'a>,
     hsts: Option<&'a Bytes>,
@@ -117,18 +124,27 @@ struct Visit<'a> {
 async fn serve_with<D: Downstream>(
     options: &RouteOptions,
     visit: Visit<'_>,
-    is_admitted: &mut bool,
+    admission: &mut Option<Admission>,
     client: &mut D,
     record: &mut Record,
 ) -> Forwarded {
-    let Visit { local, pool, request, hsts } = visit;
+    let Visit { local, pools, pool, request, hsts } = visit;
     let mut client = OptionClient::new(client, options);
-    if !*is_admitted && let Err(page) = options.admit(local, request.client, request.head).await {
-        let outcome = answer(local, &mut client, request.head, &page, hsts, record).await;
-        return Forwarded::Ended(outcome);
-    }
-    *is_admitted = true;
-    let head = options.request_head(request.head);
+    let admission = match admission {
+        Some(admission) => admission,
+        None => match options.admit(local, pools, request.client, request.head).await {
+            Ok(admitted) => admission.insert(admitted),
+            Err(refusal) => {
+                let answer = match refusal {
+                    Refusal::Page(page) => page.render(Some(request.head)),
+                    Refusal::Answer(answer) => *answer,
+                };
+                let outcome = give(local, &mut client, request.head, answer, hsts, record).await;
+                return Forwarded::Ended(outcome);
+            }
+        },
+    };
+    let head = options.request_head(admission, request.head);
     let request = Request { head: &head, ..request };
     forward(local, pool, &request, hsts, &mut client, record).await
 }
@@ -337,7 +353,18 @@ async fn answer<D: Downstream>(
     hsts: Option<&Bytes>,
     record: &mut Record,
 ) -> Outcome {
-    let (response, body) = page.render(Some(head));
+    give(local, client, head, page.render(Some(head)), hsts, record).await
+}
+
+/// Answers by what is there as a whole.
+async fn give<D: Downstream>(
+    local: &Local,
+    client: &mut D,
+    head: &RequestHead,
+    (response, body): (ResponseHead, Bytes),
+    hsts: Option<&Bytes>,
+    record: &mut Record,
+) -> Outcome {
     let response = ResponseHead { hsts: hsts.cloned(), ..response };
     record.progress.status = Some(response.status);
     let empty = head.method == Method::HEAD;

@@ -27,6 +27,8 @@ pub struct Table {
     hosts: Hosts,
     /// The pool of each route, in the order of the snapshot.
     pub pools: Vec<Vec<snapshot::Upstream>>,
+    /// Servers that routes ask before they answer.
+    pub asked: Vec<snapshot::Upstream>,
     pub certificates: Certificates,
     pub ticket_keys: TicketKeys,
     pub challenges: Challenges,
@@ -102,6 +104,7 @@ impl Table {
     pub fn compile(snapshot: Snapshot) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut pools = Vec::new();
+        let mut asked = Vec::new();
         let mut hosts = Hosts::default();
         let mut sorted = snapshot.hosts;
         sorted.sort_by(|a, b| a.pattern.cmp(&b.pattern));
@@ -117,7 +120,13 @@ impl Table {
                 hsts: host.hsts.map(Bytes::from),
                 client_auth,
                 intervention: host.intervention,
-                paths: Paths::compile(&host.pattern, host.routes, &mut pools, &mut problems),
+                paths: Paths::compile(
+                    &host.pattern,
+                    host.routes,
+                    &mut pools,
+                    &mut asked,
+                    &mut problems,
+                ),
             };
             hosts.insert(host.pattern, compiled, &mut problems);
         }
@@ -125,7 +134,7 @@ impl Table {
         let ticket_keys = TicketKeys::load(&snapshot.ticket_keys);
         let challenges = Challenges::load(snapshot.challenges, &mut problems);
         let version = snapshot.version;
-        (Table { version, hosts, pools, certificates, ticket_keys, challenges }, problems)
+        (Table { version, hosts, pools, asked, certificates, ticket_keys, challenges }, problems)
     }
 
     /// `name` is normal: see [`normal_host`].
@@ -197,6 +206,7 @@ impl Paths {
         host: &HostPattern,
         mut routes: Vec<snapshot::Route>,
         pools: &mut Vec<Vec<snapshot::Upstream>>,
+        asked: &mut Vec<snapshot::Upstream>,
         problems: &mut Vec<Problem>,
     ) -> Self {
         let mut paths = Paths::default();
@@ -204,7 +214,7 @@ impl Paths {
         for route in routes {
             let pool = pools.len();
             pools.push(route.upstreams);
-            let options = RouteOptions::compile(route.options, host, &route.path);
+            let options = RouteOptions::compile(route.options, host, &route.path, asked);
             let waiting = Waiting::default();
             let entry = Route { pool, hold: route.hold, waiting, replace: None, options };
             paths.insert(route.path, route.replace_prefix, entry, problems);

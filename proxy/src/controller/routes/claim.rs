@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::Inputs;
 use super::multiports::{self, Entry};
 use super::opinion::{Opinion, Opinions, OrderOpinions};
 use super::options::{Complaint, Said};
 use super::settings::{self, Key, Router, Written};
 use super::table::{Diagnosis, RouteKey, UpstreamEntry, UpstreamState};
 use super::value;
+use super::{INGRESS, Inputs};
 use crate::config::{Directory, ExternalAccount, Hsts};
 use crate::controller::docker::{Container, Health, Network, State};
 use crate::controller::probe;
@@ -17,8 +17,6 @@ use crate::protocol::snapshot::UpstreamProtocol;
 
 /// When a container names no port and exposes none, or several.
 const DEFAULT_PORT: u16 = 80;
-/// Docker's network for published ports of a swarm: nothing listens there.
-const INGRESS: &str = "ingress";
 const MAX_WEIGHT: u32 = 100;
 
 /// One host and path that a container asks for.
@@ -549,7 +547,7 @@ fn named_network(container: &Container, name: &str, prefer_ipv6: bool) -> Result
     network_ip(network, prefer_ipv6).ok_or_else(|| "has no address for this container".to_owned())
 }
 
-fn network_ip(network: &Network, prefer_ipv6: bool) -> Option<IpAddr> {
+pub(super) fn network_ip(network: &Network, prefer_ipv6: bool) -> Option<IpAddr> {
     let (ipv4, ipv6) = (network.ipv4.map(IpAddr::V4), network.ipv6.map(IpAddr::V6));
     if prefer_ipv6 { ipv6.or(ipv4) } else { ipv4.or(ipv6) }
 }

@@ -27,6 +27,8 @@ use crate::protocol::snapshot::HttpsMethod;
 
 /// How a diagnosis names the configuration file.
 const CONFIGURATION: &str = "the configuration";
+/// Docker's network for published ports of a swarm: nothing listens there.
+const INGRESS: &str = "ingress";
 /// Longest text of a container that is shown, in characters.
 const MAX_SHOWN: usize = 300;
 
@@ -69,7 +71,9 @@ pub fn build(inputs: &Inputs<'_>) -> Table {
     for container in by_age(inputs.departed).into_iter().rev() {
         draft.remember(container, &Reading::of(container, inputs));
     }
-    draft.finish(inputs.defaults)
+    let mut table = draft.finish(inputs.defaults);
+    options::find_servers(&mut table, inputs);
+    table
 }
 
 /// The oldest first: of two that disagree, its word stands.

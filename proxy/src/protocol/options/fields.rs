@@ -69,7 +69,9 @@ impl FieldChange {
     }
 }
 
-fn check_name(side: Side, name: &str) -> Result<(), String> {
+/// # Errors
+/// As [`FieldChange::new`].
+pub fn check_name(side: Side, name: &str) -> Result<(), String> {
     // Lower case whatever came.
     let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else {
         return Err("is not the name of a header field".to_owned());

@@ -4,6 +4,7 @@ pub mod access;
 pub mod basic_auth;
 pub mod body_size;
 pub mod fields;
+pub mod forward_auth;
 pub mod rate_limit;
 pub mod redirect;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use access::Access;
 use basic_auth::Credential;
 use fields::FieldChange;
+use forward_auth::ForwardAuth;
 use rate_limit::RateLimit;
 use redirect::Redirects;
 
@@ -23,6 +25,10 @@ pub struct Options {
     pub basic_auth: Option<Vec<Credential>>,
     /// Bytes of a request body; 0 is no limit but that of `limits.body_bytes`.
     pub max_body: u64,
+    /// Who else is asked.
+    pub forward_auth: Option<ForwardAuth>,
+    /// Fields of its answer that go upstream.
+    pub forward_headers: Vec<String>,
     pub redirects: Redirects,
     /// How often each client may ask.
     pub rate_limit: Option<RateLimit>,

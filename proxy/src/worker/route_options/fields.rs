@@ -32,6 +32,21 @@ impl FieldChanges {
         (!(compiled.gone.is_empty() && compiled.new.is_empty())).then_some(compiled)
     }
 
+    /// Values of these fields as they are there; a request has them from nowhere else.
+    pub fn copied(names: &[String], from: &Fields) -> Option<Self> {
+        let mut copied = FieldChanges { gone: Vec::new(), new: Vec::new() };
+        for name in names {
+            copied.gone.push(name.as_bytes().into());
+            let Ok(parsed) = HeaderName::from_bytes(name.as_bytes()) else { continue };
+            for value in from.all(parsed.as_str()) {
+                if let Ok(value) = HeaderValue::from_bytes(value) {
+                    copied.new.push((parsed.clone(), name.as_bytes().into(), value));
+                }
+            }
+        }
+        (!names.is_empty()).then_some(copied)
+    }
+
     fn put(&mut self, name: &str, value: &str) {
         if let (Ok(parsed), Ok(value)) =
             (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))

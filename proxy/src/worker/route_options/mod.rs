@@ -3,34 +3,64 @@
 mod basic_auth;
 mod client;
 mod fields;
+mod forward_auth;
 mod limiter;
 mod redirect;
 mod verifier;
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
 
 use self::basic_auth::BasicAuth;
 use self::fields::FieldChanges;
+use self::forward_auth::ForwardAuth;
 use self::redirect::redirect;
 use self::verifier::Verdict;
 use super::fields::Client;
 use super::local::Local;
 use super::message::{BodyLength, RequestHead, ResponseHead};
 use super::page::Page;
+use super::upstream::Pools;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::Access;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::Redirects;
 use crate::protocol::pattern::{HostPattern, PathPattern};
+use crate::protocol::snapshot::{Upstream, UpstreamProtocol};
 
 pub use self::client::OptionClient;
 pub use self::limiter::Limiter;
 pub use self::verifier::Verifier;
 
+/// A request was let in.
+#[derive(Debug, Default)]
+pub struct Admission {
+    /// What another server has said of it, for the upstream.
+    copied: Option<FieldChanges>,
+}
+
+/// What a request is answered in place of going upstream.
+#[derive(Debug)]
+pub enum Refusal {
+    Page(Page),
+    /// Of a server that was asked.
+    Answer(Box<(ResponseHead, Bytes)>),
+}
+
+impl From<Page> for Refusal {
+    fn from(page: Page) -> Self {
+        Refusal::Page(page)
+    }
+}
+
 #[derive(Debug)]
 pub struct RouteOptions {
     access: Access,
     basic_auth: Option<BasicAuth>,
+    forward_auth: Option<ForwardAuth>,
     /// 0 is no limit.
     max_body: u64,
     redirects: Redirects,
@@ -42,14 +72,27 @@ pub struct RouteOptions {
 }
 
 impl RouteOptions {
-    /// `None` when there is nothing to do.
-    pub fn compile(options: Options, host: &HostPattern, path: &PathPattern) -> Option<Box<Self>> {
+    /// `None` when there is nothing to do. Servers that it asks are added to `asked`.
+    pub fn compile(
+        options: Options,
+        host: &HostPattern,
+        path: &PathPattern,
+        asked: &mut Vec<Upstream>,
+    ) -> Option<Box<Self>> {
         if options.is_off() {
             return None;
         }
+        let forward_auth = options.forward_auth.map(|auth| {
+            let index = auth.address.map(|address| {
+                asked.push(server(&auth.host, address));
+                asked.len() - 1
+            });
+            ForwardAuth::compile(&auth, options.forward_headers, index)
+        });
         Some(Box::new(RouteOptions {
             access: options.access,
             basic_auth: options.basic_auth.map(BasicAuth::compile),
+            forward_auth,
             max_body: options.max_body,
             redirects: options.redirects,
             rate_limit: options.rate_limit,
@@ -64,6 +107,20 @@ impl RouteOptions {
     /// # Errors
     /// What it is answered if not.
     pub async fn admit(
+        &self,
+        local: &Rc<Local>,
+        pools: &Pools,
+        client: &Client<'_>,
+        head: &RequestHead,
+    ) -> Result<Admission, Refusal> {
+        self.check(local, client, head).await?;
+        let Some(auth) = &self.forward_auth else { return Ok(Admission::default()) };
+        let server = auth.index.map(|index| pools.asked(index));
+        let copied = auth.ask(local, server, client, head).await?;
+        Ok(Admission { copied })
+    }
+
+    async fn check(
         &self,
         local: &Local,
         client: &Client<'_>,
@@ -98,14 +155,16 @@ impl RouteOptions {
     }
 
     /// The head that goes upstream.
-    pub fn request_head<'a>(&self, head: &'a RequestHead) -> Cow<'a, RequestHead> {
-        match &self.request_fields {
-            None => Cow::Borrowed(head),
-            Some(changes) => {
-                let fields = changes.apply(&head.fields);
-                Cow::Owned(RequestHead { fields, ..head.clone() })
-            }
-        }
+    pub fn request_head<'a>(
+        &self,
+        admission: &Admission,
+        head: &'a RequestHead,
+    ) -> Cow<'a, RequestHead> {
+        let changes = [&admission.copied, &self.request_fields].into_iter().flatten();
+        changes.fold(Cow::Borrowed(head), |head, changes| {
+            let fields = changes.apply(&head.fields);
+            Cow::Owned(RequestHead { fields, ..head.into_owned() })
+        })
     }
 
     /// The head that goes to the client.
@@ -118,4 +177,8 @@ impl RouteOptions {
             }
         }
     }
+}
+
+fn server(name: &str, address: SocketAddr) -> Upstream {
+    Upstream { name: name.to_owned(), address, protocol: UpstreamProtocol::Http, weight: 1 }
 }

@@ -160,12 +160,16 @@ pub struct Request<'a> {
     pub client: &'a Client<'a>,
     /// Replaces the target of the head.
     pub target: &'a [u8],
+    /// Host and port that the upstream is asked for.
+    pub authority: &'a [u8],
+    /// Fields beside those of the head.
+    pub more: &'a [(&'a str, &'a [u8])],
 }
 
 impl Request<'_> {
     /// The name for an upstream's TLS handshake.
     pub fn server_name(&self) -> String {
-        String::from_utf8(normal_host(&self.head.authority)).unwrap_or_default()
+        String::from_utf8(normal_host(self.authority)).unwrap_or_default()
     }
 }
 

@@ -213,8 +213,11 @@ fn put_head(out: &mut BytesMut, request: &Request<'_>) {
     out.put_u8(b' ');
     out.put_slice(request.target);
     out.put_slice(b" HTTP/1.1\r\n");
-    out.put_field(b"Host", &head.authority);
+    out.put_field(b"Host", request.authority);
     put_request(head, request.client, out);
+    for (name, value) in request.more {
+        out.put_field(name.as_bytes(), value);
+    }
     match head.body {
         _ if connect => put_websocket_key(out),
         BodyLength::Empty if may_be_taken_to_have_a_body(&head.method) => {

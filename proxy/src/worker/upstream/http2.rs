@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Version};
 
 use super::Upstream;
 use super::exchange::{Active, Request, UpstreamError};
-use crate::worker::fields::put_request;
+use crate::worker::fields::{FieldSink, put_request};
 use crate::worker::http2::body::{Receiving, Sending};
 use crate::worker::http2::windows;
 use crate::worker::local::Local;
@@ -199,12 +199,15 @@ fn http_request(request: &Request<'_>) -> Result<http::Request<()>, UpstreamErro
     let wrong = |text: &str| UpstreamError::Protocol(text.to_owned());
     let uri = http::Uri::builder()
         .scheme("http")
-        .authority(request.head.authority.as_ref())
+        .authority(request.authority)
         .path_and_query(request.target)
         .build()
         .map_err(|_| wrong("target cannot be sent over HTTP/2"))?;
     let mut fields = HeaderMap::with_capacity(24);
     put_request(request.head, request.client, &mut fields);
+    for (name, value) in request.more {
+        fields.put_field(name.as_bytes(), value);
+    }
     put_te(request.head, &mut fields);
     if let BodyLength::Known(length) = request.head.body {
         fields.insert(http::header::CONTENT_LENGTH, HeaderValue::from(length));

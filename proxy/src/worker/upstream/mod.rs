@@ -29,6 +29,8 @@ const LONGEST_EJECTION: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Pools {
     pools: Vec<Pool>,
+    /// In the order of [`Table::asked`].
+    asked: Vec<Member>,
     upstreams: HashMap<Key, Rc<Upstream>>,
 }
 
@@ -92,11 +94,16 @@ impl Pools {
             .iter()
             .map(|pool| Pool { members: pool.iter().map(&mut member).collect() })
             .collect();
-        Pools { pools, upstreams }
+        let asked = table.asked.iter().map(&mut member).collect();
+        Pools { pools, asked, upstreams }
     }
 
     pub fn pool(&self, index: usize) -> &Pool {
         &self.pools[index]
+    }
+
+    pub fn asked(&self, index: usize) -> &Member {
+        &self.asked[index]
     }
 
     /// Closes connections that waited too long or that the upstream has closed.

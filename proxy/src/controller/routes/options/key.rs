@@ -10,6 +10,8 @@ pub(in crate::controller::routes) enum Key {
     Allow,
     Deny,
     AuthBasic,
+    AuthForward,
+    ForwardHeaders,
     MaxBody,
     RateLimit,
     RedirectTo,
@@ -34,10 +36,12 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 8] = [
+const PLAIN: [(&str, Key); 10] = [
     ("allow", Key::Allow),
     ("deny", Key::Deny),
     ("auth.basic", Key::AuthBasic),
+    ("auth.forward", Key::AuthForward),
+    ("auth.forward_headers", Key::ForwardHeaders),
     ("max_body", Key::MaxBody),
     ("rate_limit", Key::RateLimit),
     ("redirect.to", Key::RedirectTo),
@@ -50,10 +54,12 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
     [("NETWORK_ACCESS", Key::Allow)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 14] = [
+pub(in crate::controller::routes) const LABELS: [&str; 16] = [
     "allow",
     "deny",
     "auth.basic",
+    "auth.forward",
+    "auth.forward_headers",
     "max_body",
     "rate_limit",
     "redirect.to",
@@ -81,6 +87,6 @@ impl Key {
 
     /// What stands behind it may be a secret, and is shown to nobody.
     pub fn is_secret(&self) -> bool {
-        matches!(self, Key::Field(..) | Key::AuthBasic)
+        matches!(self, Key::Field(..) | Key::AuthBasic | Key::AuthForward)
     }
 }

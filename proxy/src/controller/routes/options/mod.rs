@@ -1,11 +1,13 @@
 //! What containers say that a route shall do beside forwarding.
 
+mod forward;
 mod key;
 
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+pub(super) use self::forward::find_servers;
 use self::key::FieldAct;
 pub(super) use self::key::{Key, LABELS, VARIABLES};
 use super::opinion::{Dissent, Opinion};
@@ -16,6 +18,7 @@ use crate::protocol::options::access::{self, Networks};
 use crate::protocol::options::basic_auth::{Credential, Credentials, label_credentials};
 use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
+use crate::protocol::options::forward_auth::{self, ForwardAuth};
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
 
@@ -35,6 +38,8 @@ enum Setting {
     Allow(Vec<IpNet>),
     Deny(Vec<IpNet>),
     AuthBasic(Vec<Credential>),
+    AuthForward(ForwardAuth),
+    ForwardHeaders(Vec<String>),
     MaxBody(u64),
     RateLimit(RateLimit),
     RedirectTo(Fixed),
@@ -102,6 +107,8 @@ impl Said {
                 Setting::Allow(networks) => options.access.allow = Some(networks),
                 Setting::Deny(networks) => options.access.deny = networks,
                 Setting::AuthBasic(credentials) => options.basic_auth = Some(credentials),
+                Setting::AuthForward(auth) => options.forward_auth = Some(auth),
+                Setting::ForwardHeaders(names) => options.forward_headers = names,
                 Setting::MaxBody(bytes) => options.max_body = bytes,
                 Setting::RateLimit(limit) => options.rate_limit = Some(limit),
                 Setting::RedirectTo(place) => options.redirects.to = Some(place),
@@ -141,6 +148,11 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             Ok((Setting::Deny(good), bad))
         }
         Key::AuthBasic => Ok(auth_basic(text)),
+        Key::AuthForward => Ok(auth_forward(text)),
+        Key::ForwardHeaders => {
+            let (good, bad) = forward_auth::copied(text);
+            Ok((Setting::ForwardHeaders(good), bad))
+        }
         Key::MaxBody => body_size(text).map(Setting::MaxBody).map(whole),
         Key::RateLimit => RateLimit::parse(text).map(Setting::RateLimit).map(whole),
         Key::RedirectTo => Fixed::parse(text).map(Setting::RedirectTo).map(whole),
@@ -177,6 +189,17 @@ fn auth_basic(text: &str) -> Parsed {
         bad.push("has no line that can be used: nobody gets in".to_owned());
     }
     (Setting::AuthBasic(good), bad.into_iter().map(|problem| (String::new(), problem)).collect())
+}
+
+/// As [`allow`].
+fn auth_forward(text: &str) -> Parsed {
+    match ForwardAuth::parse(text) {
+        Ok(auth) => (Setting::AuthForward(auth), Vec::new()),
+        Err(problem) => {
+            let problem = format!("{problem}: nobody gets in");
+            (Setting::AuthForward(ForwardAuth::nobody()), vec![(String::new(), problem)])
+        }
+    }
 }
 
 fn network_access(text: &str) -> Result<Setting, String> {

@@ -30,6 +30,7 @@ fn container(name: &str, created: i64, settings: &[(&str, &str)]) -> Container {
 fn table(containers: &[Container]) -> Table {
     build(&Inputs {
         containers,
+        departed: &[],
         static_routes: &[],
         reachable: &HashSet::new(),
         incumbents: &Incumbents::default(),
@@ -183,6 +184,45 @@ fn sizes_rates_and_redirects() {
             Some(problem).filter(|text| !text.is_empty()).into_iter().collect();
         says(&[(label, value)], &want, &problems);
     }
+}
+
+#[test]
+fn another_server_is_asked() {
+    let address = |table: &Table| {
+        let auth = options(table, "a.test").forward_auth.expect("it is asked");
+        auth.address.map(|address| address.to_string())
+    };
+    let in_project = |mut container: Container| {
+        container.labels.insert("com.docker.compose.project".to_owned(), "p".to_owned());
+        container
+    };
+    let server = |name: &str| in_project(container(name, 1, &[]));
+    for (url, want, problem) in [
+        ("http://192.0.2.1:81/verify", Some("192.0.2.1:81"), ""),
+        ("http://p-auth-1:81/", Some("172.17.0.2:81"), ""),
+        // The name of its service.
+        ("http://auth:81/", Some("172.17.0.2:81"), ""),
+        ("http://other/", None, "c: baton.auth.forward=other is not the name of a running"),
+        ("https://auth/", None, "c: baton.auth.forward= is over TLS"),
+        ("http://u:hunter2@auth/", None, "c: baton.auth.forward= has a name or password"),
+    ] {
+        let asking = [("VIRTUAL_HOST", "a.test"), ("baton.auth.forward", url)];
+        let table = table(&[
+            in_project(container("c", 1, &asking)),
+            server("p-auth-1"),
+            server("p-other-2"),
+        ]);
+        assert_eq!(address(&table).as_deref(), want, "{url}");
+        let found = diagnoses(&table);
+        assert_eq!(found.is_empty(), problem.is_empty(), "{url}: {found:?}");
+        assert!(found.iter().all(|line| line.starts_with(problem)), "{url}: {found:?}");
+        assert!(!found.iter().any(|line| line.contains("hunter2")), "{found:?}");
+    }
+    says(
+        &[("baton.auth.forward_headers", "Remote-User, Host")],
+        &Options { forward_headers: vec!["Remote-User".to_owned()], ..Options::default() },
+        &["baton.auth.forward_headers=Host cannot be changed"],
+    );
 }
 
 #[test]

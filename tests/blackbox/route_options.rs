@@ -354,3 +354,74 @@ async fn another_server_decides_who_passes() {
     }
     assert!(!asked.contains("If-None-Match") && !asked.contains("\r\n\r\nbody"), "{asked}");
 }
+
+/// An answer with this body and these lines before it.
+fn answer_of(lines: &str, body: &str) -> &'static str {
+    let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{lines}\r\n{body}", body.len());
+    Box::leak(text.into_boxed_str())
+}
+
+#[tokio::test]
+async fn bodies_are_compressed_for_those_who_take_that() {
+    let page = "<p>one line of a page</p>\n".repeat(2000);
+    let html = "Content-Type: text/html\r\nETag: \"a\"\r\nAccept-Ranges: bytes\r\n";
+    let web = Recorder::start(answer_of(html, &page)).await;
+    let image = Recorder::start(answer_of("Content-Type: image/png\r\n", &page)).await;
+    let kept = format!("{html}Cache-Control: no-transform\r\n");
+    let kept = Recorder::start(answer_of(&kept, &page)).await;
+    let small = Recorder::start(answer_of(html, "small")).await;
+    let config = Config::new()
+        .route("web.test", &[web.address()])
+        .route("image.test", &[image.address()])
+        .route("kept.test", &[kept.address()])
+        .route("small.test", &[small.address()])
+        .route_with("off.test", &[web.address()], "compress = false");
+    let baton = Baton::start(config).await;
+    for (host, accepted, want) in [
+        ("web.test", "br", Some("br")),
+        ("web.test", "gzip, zstd", Some("zstd")),
+        ("web.test", "gzip", Some("gzip")),
+        ("web.test", "gzip;q=0", None),
+        ("web.test", "identity", None),
+        ("image.test", "gzip", None),
+        ("kept.test", "gzip", None),
+        ("small.test", "gzip", None),
+        ("off.test", "gzip", None),
+    ] {
+        for version in VERSIONS {
+            let said = format!("Accept-Encoding: {accepted}");
+            let curl = baton.curl(&format!("https://{host}/")).args(["--insecure", version]);
+            let answer = curl.args(["--compressed", "--header", &said]).run().await;
+            let case = format!("{host} {accepted} {version}");
+            assert_eq!((answer.status, answer.field("content-encoding")), (200, want), "{case}");
+            assert!(answer.text() == page || host == "small.test", "{case}");
+            let varies = answer.field("vary") == Some("Accept-Encoding");
+            assert_eq!(varies, host == "web.test", "{case}");
+            if want.is_some() {
+                assert_eq!(answer.field("etag"), Some("W/\"a\""), "{case}");
+                assert_eq!(answer.field("accept-ranges"), None, "{case}");
+                assert_eq!(answer.field("content-length"), None, "{case}");
+            }
+        }
+    }
+    // What is asked for in part, or without its body, comes as it is.
+    let curl = baton.curl("https://web.test/").args(["--insecure", "--compressed", "--head"]);
+    let head = curl.run().await;
+    assert_eq!((head.status, head.field("content-encoding")), (200, None));
+}
+
+#[tokio::test]
+async fn a_compressed_body_that_pauses_is_not_held_back() {
+    let answer = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/plain\r\n\r\n\
+                  d\r\na first line\n\r\n";
+    let upstream = Recorder::start(answer).await;
+    let baton = Baton::start(Config::new().route("pause.test", &[upstream.address()])).await;
+    for encoding in ["br", "zstd", "gzip"] {
+        let said = format!("Accept-Encoding: {encoding}");
+        // It never ends: what has come by then counts.
+        let curl = baton.curl("https://pause.test/").args(["--insecure", "--max-time", "1"]);
+        let answer = curl.args(["--compressed", "--no-buffer", "--header", &said]).run().await;
+        assert_eq!(answer.field("content-encoding"), Some(encoding));
+        assert_eq!(answer.text(), "a first line\n", "{encoding}");
+    }
+}

@@ -15,7 +15,8 @@ use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
 
 pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
-    let mut options = Options::default();
+    let mut options = Options { compress: true, ..Options::default() };
+    section.read("compress", &mut options.compress, value::boolean);
     options.access.allow = networks(section, "allow");
     options.access.deny = networks(section, "deny").unwrap_or_default();
     options.rate_limit = section.optional("rate_limit", said(RateLimit::parse));

@@ -30,6 +30,8 @@ pub struct Local {
     pub sweeps: watch::Sender<u64>,
     pub connector: Connector,
     pub verifier: Verifier,
+    /// Bodies that are being compressed.
+    pub encoders: Cell<usize>,
     /// One for all threads.
     pub limiter: Arc<Limiter>,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
@@ -64,6 +66,7 @@ impl Local {
         Rc::new(Local {
             connector: Connector::new(&settings),
             verifier: Verifier::default(),
+            encoders: Cell::new(0),
             limiter,
             settings,
             stats,

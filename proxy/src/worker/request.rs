@@ -129,7 +129,7 @@ async fn serve_with<D: Downstream>(
     record: &mut Record,
 ) -> Forwarded {
     let Visit { local, pools, pool, request, hsts } = visit;
-    let mut client = OptionClient::new(client, options);
+    let mut client = OptionClient::new(client, options, local, request.head);
     let admission = match admission {
         Some(admission) => admission,
         None => match options.admit(local, pools, request.client, request.head).await {

@@ -127,8 +127,7 @@ impl Key {
 }
 
 /// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 6] =
-    ["sticky", "health.path", "timeout.*", "compress", "priority", "drain"];
+const LATER_LABELS: [&str; 5] = ["sticky", "health.path", "timeout.*", "priority", "drain"];
 /// A key that is further away than this from what was written is no help.
 const NEAR: usize = 3;
 

@@ -672,7 +672,7 @@ fn a_snapshot_has_what_is_in_rotation_alone() {
     let route = |replace_prefix, upstreams| snapshot::Route {
         path: PathPattern::Prefix("/".to_owned()),
         replace_prefix,
-        options: Options::default(),
+        options: Options { compress: true, ..Options::default() },
         upstreams,
         hold: false,
     };

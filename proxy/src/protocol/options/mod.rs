@@ -32,6 +32,8 @@ pub struct Options {
     pub redirects: Redirects,
     /// How often each client may ask.
     pub rate_limit: Option<RateLimit>,
+    /// Bodies of responses are compressed, where the client takes that.
+    pub compress: bool,
     /// Header fields of requests, before they go upstream.
     pub request_fields: Vec<FieldChange>,
     /// Header fields of responses, before they go to the client.

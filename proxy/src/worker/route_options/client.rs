@@ -7,19 +7,51 @@ use bytes::Bytes;
 use http::HeaderMap;
 
 use super::RouteOptions;
-use crate::worker::message::{Part, ResponseHead};
+use super::encoder::Encoder;
+use super::encoding::{Encoding, encoded, is_compressible};
+use crate::worker::local::Local;
+use crate::worker::message::{Part, RequestHead, ResponseHead};
 use crate::worker::relay::{ClientError, Downstream};
 
 pub struct OptionClient<'a, D> {
     client: &'a mut D,
     options: &'a RouteOptions,
+    local: &'a Local,
+    request: &'a RequestHead,
     /// Of the request body, so far.
     body_bytes: u64,
+    /// While the body of the response is compressed.
+    encoder: Option<Encoder<'a>>,
 }
 
 impl<'a, D: Downstream> OptionClient<'a, D> {
-    pub fn new(client: &'a mut D, options: &'a RouteOptions) -> Self {
-        OptionClient { client, options, body_bytes: 0 }
+    pub fn new(
+        client: &'a mut D,
+        options: &'a RouteOptions,
+        local: &'a Local,
+        request: &'a RequestHead,
+    ) -> Self {
+        OptionClient { client, options, local, request, body_bytes: 0, encoder: None }
+    }
+
+    /// The head of what is compressed from now on, or could have been.
+    fn compress(&mut self, head: &ResponseHead) -> Option<ResponseHead> {
+        if !self.options.compress || !is_compressible(head) {
+            return None;
+        }
+        let encoding = Encoding::accepted(&self.request.fields);
+        self.encoder = encoding.and_then(|encoding| Encoder::new(encoding, &self.local.encoders));
+        Some(encoded(head, encoding.filter(|_| self.encoder.is_some())))
+    }
+
+    /// What there is of a body that is compressed and has paused.
+    fn flush(&mut self) -> Result<(), ClientError> {
+        let Some(encoder) = &mut self.encoder else { return Ok(()) };
+        let data = encoder.flush().map_err(|_| ClientError::Gone)?;
+        if !data.is_empty() {
+            self.client.send_data(data, false);
+        }
+        Ok(())
     }
 }
 
@@ -40,7 +72,10 @@ impl<D: Downstream> Downstream for OptionClient<'_, D> {
     }
 
     fn send_head(&mut self, head: &ResponseHead, end: bool) -> Result<(), ClientError> {
-        self.client.send_head(&self.options.response_head(head), end)
+        let head = self.options.response_head(head);
+        // A response to HEAD has none of its body.
+        let compressed = if end { None } else { self.compress(&head) };
+        self.client.send_head(compressed.as_ref().unwrap_or(&head), end)
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
@@ -48,14 +83,30 @@ impl<D: Downstream> Downstream for OptionClient<'_, D> {
     }
 
     fn send_data(&mut self, data: Bytes, last: bool) {
-        self.client.send_data(data, last);
+        let Some(mut encoder) = self.encoder.take() else {
+            return self.client.send_data(data, last);
+        };
+        // Writing to memory cannot fail. What comes out is one part: the client takes no second one
+        // before it was asked.
+        if last {
+            return self.client.send_data(encoder.finish(&data).unwrap_or_default(), true);
+        }
+        let made = encoder.take(&data).unwrap_or_default();
+        if !made.is_empty() {
+            self.client.send_data(made, false);
+        }
+        self.encoder = Some(encoder);
     }
 
     fn finish(&mut self, trailers: Option<HeaderMap>) {
+        if let Some(encoder) = self.encoder.take() {
+            self.client.send_data(encoder.finish(&[]).unwrap_or_default(), false);
+        }
         self.client.finish(trailers);
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
+        self.flush()?;
         self.client.poll_flush(cx)
     }
 

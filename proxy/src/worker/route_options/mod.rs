@@ -2,6 +2,8 @@
 
 mod basic_auth;
 mod client;
+mod encoder;
+mod encoding;
 mod fields;
 mod forward_auth;
 mod limiter;
@@ -61,6 +63,7 @@ pub struct RouteOptions {
     access: Access,
     basic_auth: Option<BasicAuth>,
     forward_auth: Option<ForwardAuth>,
+    compress: bool,
     /// 0 is no limit.
     max_body: u64,
     redirects: Redirects,
@@ -93,6 +96,7 @@ impl RouteOptions {
             access: options.access,
             basic_auth: options.basic_auth.map(BasicAuth::compile),
             forward_auth,
+            compress: options.compress,
             max_body: options.max_body,
             redirects: options.redirects,
             rate_limit: options.rate_limit,

@@ -12,6 +12,7 @@ pub(in crate::controller::routes) enum Key {
     AuthBasic,
     AuthForward,
     ForwardHeaders,
+    Compress,
     MaxBody,
     RateLimit,
     RedirectTo,
@@ -36,12 +37,13 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 10] = [
+const PLAIN: [(&str, Key); 11] = [
     ("allow", Key::Allow),
     ("deny", Key::Deny),
     ("auth.basic", Key::AuthBasic),
     ("auth.forward", Key::AuthForward),
     ("auth.forward_headers", Key::ForwardHeaders),
+    ("compress", Key::Compress),
     ("max_body", Key::MaxBody),
     ("rate_limit", Key::RateLimit),
     ("redirect.to", Key::RedirectTo),
@@ -54,12 +56,13 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
     [("NETWORK_ACCESS", Key::Allow)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 16] = [
+pub(in crate::controller::routes) const LABELS: [&str; 17] = [
     "allow",
     "deny",
     "auth.basic",
     "auth.forward",
     "auth.forward_headers",
+    "compress",
     "max_body",
     "rate_limit",
     "redirect.to",

@@ -40,6 +40,7 @@ enum Setting {
     AuthBasic(Vec<Credential>),
     AuthForward(ForwardAuth),
     ForwardHeaders(Vec<String>),
+    Compress(bool),
     MaxBody(u64),
     RateLimit(RateLimit),
     RedirectTo(Fixed),
@@ -97,7 +98,8 @@ impl Said {
     }
 
     pub fn options(&self) -> Options {
-        let mut options = Options::default();
+        // The one that is on unless it is said to be off.
+        let mut options = Options { compress: true, ..Options::default() };
         for (key, Opinion { value, .. }) in &self.0 {
             let is_request = matches!(key, Key::Field(Side::Request, ..));
             match value.clone() {
@@ -109,6 +111,7 @@ impl Said {
                 Setting::AuthBasic(credentials) => options.basic_auth = Some(credentials),
                 Setting::AuthForward(auth) => options.forward_auth = Some(auth),
                 Setting::ForwardHeaders(names) => options.forward_headers = names,
+                Setting::Compress(compress) => options.compress = compress,
                 Setting::MaxBody(bytes) => options.max_body = bytes,
                 Setting::RateLimit(limit) => options.rate_limit = Some(limit),
                 Setting::RedirectTo(place) => options.redirects.to = Some(place),
@@ -132,7 +135,7 @@ fn shown(key: &Key, value: &str, hidden: &str) -> String {
 fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
     let text = written.value;
     let whole = |setting| (setting, Vec::new());
-    if text.eq_ignore_ascii_case("off") && !matches!(key, Key::Field(..)) {
+    if text.eq_ignore_ascii_case("off") && *key != Key::Compress && !matches!(key, Key::Field(..)) {
         return Ok(whole(Setting::Off));
     }
     match key {
@@ -153,6 +156,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             let (good, bad) = forward_auth::copied(text);
             Ok((Setting::ForwardHeaders(good), bad))
         }
+        Key::Compress => compress(text).map(whole),
         Key::MaxBody => body_size(text).map(Setting::MaxBody).map(whole),
         Key::RateLimit => RateLimit::parse(text).map(Setting::RateLimit).map(whole),
         Key::RedirectTo => Fixed::parse(text).map(Setting::RedirectTo).map(whole),
@@ -199,6 +203,14 @@ fn auth_forward(text: &str) -> Parsed {
             let problem = format!("{problem}: nobody gets in");
             (Setting::AuthForward(ForwardAuth::nobody()), vec![(String::new(), problem)])
         }
+    }
+}
+
+fn compress(text: &str) -> Result<Setting, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" | "true" => Ok(Setting::Compress(true)),
+        "off" | "false" => Ok(Setting::Compress(false)),
+        _ => Err("is neither `on` nor `off`".to_owned()),
     }
 }
 

@@ -425,3 +425,18 @@ async fn a_compressed_body_that_pauses_is_not_held_back() {
         assert_eq!(answer.text(), "a first line\n", "{encoding}");
     }
 }
+
+#[tokio::test]
+async fn a_route_is_as_patient_as_it_says() {
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let address = [upstream.address()];
+    let config = Config::new()
+        .section("[timeouts]\nresponse_head = \"100ms\"")
+        .route_with("patient.test", &address, "timeout.response_head = \"10s\"")
+        .route("usual.test", &address);
+    let baton = Baton::start(config).await;
+    for (host, want) in [("patient.test", 200), ("usual.test", 504)] {
+        let answer = get(&baton, &format!("https://{host}/slow?ms=500"), "--http2").await;
+        assert_eq!(answer.status, want, "{host}");
+    }
+}

@@ -21,6 +21,13 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     options.access.deny = networks(section, "deny").unwrap_or_default();
     options.rate_limit = section.optional("rate_limit", said(RateLimit::parse));
     section.read("max_body", &mut options.max_body, max_body);
+    section.table("timeout", |section| {
+        let timeouts = &mut options.timeouts;
+        timeouts.body_idle = section.optional("body_idle", value::duration);
+        timeouts.send_idle = section.optional("send_idle", value::duration);
+        timeouts.response_head = section.optional("response_head", value::duration);
+        timeouts.response_idle = section.optional("response_idle", value::duration);
+    });
     section.table("redirect", |section| {
         let redirects = &mut options.redirects;
         redirects.to = section.optional("to", said(Fixed::parse));

@@ -88,6 +88,7 @@ pub async fn serve<D: Downstream>(
             target: &target,
             authority: &head.authority,
             more: &[],
+            timeouts: &local.settings.timeouts,
         };
         let forwarded = match (host.pause(), &route.options) {
             (Some(rest), _) => Forwarded::Nowhere(Lack::Paused(rest), Page::PAUSED),
@@ -145,7 +146,9 @@ async fn serve_with<D: Downstream>(
         },
     };
     let head = options.request_head(admission, request.head);
-    let request = Request { head: &head, ..request };
+    let timeouts = options.timeouts(request.timeouts);
+    let timeouts = timeouts.as_ref().unwrap_or(request.timeouts);
+    let request = Request { head: &head, timeouts, ..request };
     forward(local, pool, &request, hsts, &mut client, record).await
 }
 
@@ -472,7 +475,7 @@ async fn attempt<D: Downstream>(
         }
     };
     let bounds = Bounds {
-        timeouts: &local.settings.timeouts,
+        timeouts: request.timeouts,
         limits: &local.settings.limits,
         upgrade: request.head.upgrade.as_ref(),
         hsts,

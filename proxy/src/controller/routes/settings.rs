@@ -127,7 +127,7 @@ impl Key {
 }
 
 /// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 5] = ["sticky", "health.path", "timeout.*", "priority", "drain"];
+const LATER_LABELS: [&str; 4] = ["sticky", "health.path", "priority", "drain"];
 /// A key that is further away than this from what was written is no help.
 const NEAR: usize = 3;
 
@@ -387,8 +387,11 @@ mod tests {
             ("x.y.z", Some("is not known")),
             (".host", Some("is not known; the nearest is `baton.host`")),
             ("sticky", Some("is not supported yet")),
-            ("timeout.connect", Some("is not supported yet")),
-            ("timeout.", Some("is not known; the nearest is `baton.timeout.*`")),
+            ("timeout.response_head", None),
+            (
+                "timeout.response_haed",
+                Some("is not known; the nearest is `baton.timeout.response_head`"),
+            ),
             ("api.headers.set.X", None),
             ("headers.sett.X", Some("is not known; the nearest is `baton.headers.set.*`")),
         ] {

@@ -7,6 +7,7 @@ pub mod fields;
 pub mod forward_auth;
 pub mod rate_limit;
 pub mod redirect;
+pub mod timeouts;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,7 @@ use fields::FieldChange;
 use forward_auth::ForwardAuth;
 use rate_limit::RateLimit;
 use redirect::Redirects;
+use timeouts::RouteTimeouts;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -25,6 +27,7 @@ pub struct Options {
     pub basic_auth: Option<Vec<Credential>>,
     /// Bytes of a request body; 0 is no limit but that of `limits.body_bytes`.
     pub max_body: u64,
+    pub timeouts: RouteTimeouts,
     /// Who else is asked.
     pub forward_auth: Option<ForwardAuth>,
     /// Fields of its answer that go upstream.

@@ -130,6 +130,7 @@ impl ForwardAuth {
             target: &self.target,
             authority: &self.authority,
             more: &more,
+            timeouts: &local.settings.timeouts,
         };
         let mut fresh = false;
         loop {

@@ -30,7 +30,9 @@ use crate::protocol::options::Options;
 use crate::protocol::options::access::Access;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::Redirects;
+use crate::protocol::options::timeouts::RouteTimeouts;
 use crate::protocol::pattern::{HostPattern, PathPattern};
+use crate::protocol::settings::Timeouts;
 use crate::protocol::snapshot::{Upstream, UpstreamProtocol};
 
 pub use self::client::OptionClient;
@@ -66,6 +68,7 @@ pub struct RouteOptions {
     compress: bool,
     /// 0 is no limit.
     max_body: u64,
+    timeouts: RouteTimeouts,
     redirects: Redirects,
     rate_limit: Option<RateLimit>,
     /// Host and path: whose tokens they are.
@@ -98,6 +101,7 @@ impl RouteOptions {
             forward_auth,
             compress: options.compress,
             max_body: options.max_body,
+            timeouts: options.timeouts,
             redirects: options.redirects,
             rate_limit: options.rate_limit,
             place: format!("{host}{path}").into(),
@@ -152,6 +156,11 @@ impl RouteOptions {
             }
         }
         Ok(())
+    }
+
+    /// `None`: as usual.
+    pub fn timeouts(&self, usual: &Timeouts) -> Option<Timeouts> {
+        self.timeouts.over(usual)
     }
 
     fn is_too_large(&self, length: u64) -> bool {

@@ -11,6 +11,7 @@ use http::HeaderMap;
 use super::http1::Http1Exchange;
 use super::http2::Http2Exchange;
 use super::{Member, Upstream};
+use crate::protocol::settings::Timeouts;
 use crate::protocol::snapshot::UpstreamProtocol;
 use crate::worker::fields::Client;
 use crate::worker::local::Local;
@@ -164,6 +165,7 @@ pub struct Request<'a> {
     pub authority: &'a [u8],
     /// Fields beside those of the head.
     pub more: &'a [(&'a str, &'a [u8])],
+    pub timeouts: &'a Timeouts,
 }
 
 impl Request<'_> {

@@ -1,6 +1,7 @@
 //! The options of a route by the labels that set them.
 
 use crate::protocol::options::fields::Side;
+use crate::protocol::options::timeouts::Wait;
 
 /// One setting: of two containers, one stands.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,6 +15,7 @@ pub(in crate::controller::routes) enum Key {
     ForwardHeaders,
     Compress,
     MaxBody,
+    Timeout(Wait),
     RateLimit,
     RedirectTo,
     RedirectHost,
@@ -37,7 +39,7 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 11] = [
+const PLAIN: [(&str, Key); 15] = [
     ("allow", Key::Allow),
     ("deny", Key::Deny),
     ("auth.basic", Key::AuthBasic),
@@ -46,6 +48,10 @@ const PLAIN: [(&str, Key); 11] = [
     ("compress", Key::Compress),
     ("max_body", Key::MaxBody),
     ("rate_limit", Key::RateLimit),
+    ("timeout.body_idle", Key::Timeout(Wait::BodyIdle)),
+    ("timeout.send_idle", Key::Timeout(Wait::SendIdle)),
+    ("timeout.response_head", Key::Timeout(Wait::ResponseHead)),
+    ("timeout.response_idle", Key::Timeout(Wait::ResponseIdle)),
     ("redirect.to", Key::RedirectTo),
     ("redirect.host", Key::RedirectHost),
     ("redirect.www", Key::RedirectWww),
@@ -56,7 +62,7 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
     [("NETWORK_ACCESS", Key::Allow)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 17] = [
+pub(in crate::controller::routes) const LABELS: [&str; 21] = [
     "allow",
     "deny",
     "auth.basic",
@@ -65,6 +71,10 @@ pub(in crate::controller::routes) const LABELS: [&str; 17] = [
     "compress",
     "max_body",
     "rate_limit",
+    "timeout.body_idle",
+    "timeout.send_idle",
+    "timeout.response_head",
+    "timeout.response_idle",
     "redirect.to",
     "redirect.host",
     "redirect.www",

@@ -4,6 +4,7 @@ mod forward;
 mod key;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ipnet::IpNet;
 
@@ -13,6 +14,7 @@ pub(super) use self::key::{Key, LABELS, VARIABLES};
 use super::opinion::{Dissent, Opinion};
 use super::settings::{Router, Written};
 use super::value;
+use crate::config::time_span;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::{self, Networks};
 use crate::protocol::options::basic_auth::{Credential, Credentials, label_credentials};
@@ -42,6 +44,7 @@ enum Setting {
     ForwardHeaders(Vec<String>),
     Compress(bool),
     MaxBody(u64),
+    Timeout(Duration),
     RateLimit(RateLimit),
     RedirectTo(Fixed),
     RedirectHost(String),
@@ -101,6 +104,7 @@ impl Said {
         // The one that is on unless it is said to be off.
         let mut options = Options { compress: true, ..Options::default() };
         for (key, Opinion { value, .. }) in &self.0 {
+            let wait = if let Key::Timeout(wait) = key { Some(*wait) } else { None };
             let is_request = matches!(key, Key::Field(Side::Request, ..));
             match value.clone() {
                 Setting::Off => {}
@@ -112,6 +116,9 @@ impl Said {
                 Setting::AuthForward(auth) => options.forward_auth = Some(auth),
                 Setting::ForwardHeaders(names) => options.forward_headers = names,
                 Setting::Compress(compress) => options.compress = compress,
+                Setting::Timeout(limit) => {
+                    wait.into_iter().for_each(|wait| options.timeouts.set(wait, limit));
+                }
                 Setting::MaxBody(bytes) => options.max_body = bytes,
                 Setting::RateLimit(limit) => options.rate_limit = Some(limit),
                 Setting::RedirectTo(place) => options.redirects.to = Some(place),
@@ -157,6 +164,10 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             Ok((Setting::ForwardHeaders(good), bad))
         }
         Key::Compress => compress(text).map(whole),
+        Key::Timeout(_) => match time_span(text) {
+            Ok(limit) => Ok(whole(Setting::Timeout(limit))),
+            Err(_) => Err("is not a duration from 1ms to 366d, as 30s or 10m".to_owned()),
+        },
         Key::MaxBody => body_size(text).map(Setting::MaxBody).map(whole),
         Key::RateLimit => RateLimit::parse(text).map(Setting::RateLimit).map(whole),
         Key::RedirectTo => Fixed::parse(text).map(Setting::RedirectTo).map(whole),

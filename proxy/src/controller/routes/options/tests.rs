@@ -9,6 +9,7 @@ use crate::controller::routes::{Incumbents, Inputs, Table, build};
 use crate::protocol::options::access::Access;
 use crate::protocol::options::rate_limit::{Period, RateLimit};
 use crate::protocol::options::redirect::Redirects;
+use crate::protocol::options::timeouts::RouteTimeouts;
 
 fn container(name: &str, created: i64, settings: &[(&str, &str)]) -> Container {
     let is_label = |name: &str| name.contains('.');
@@ -154,6 +155,11 @@ fn sizes_rates_and_redirects() {
         rate_limit: Some(RateLimit { requests, period: Period::Second, burst }),
         ..Options::default()
     };
+    let patient = |seconds| {
+        let response_head = Some(Duration::from_secs(seconds));
+        let timeouts = RouteTimeouts { response_head, ..RouteTimeouts::default() };
+        Options { timeouts, ..Options::default() }
+    };
     let off = Options::default;
     let fixed = Fixed { status: 301, location: "https://b.test/".to_owned() };
     for (label, value, want, problem) in [
@@ -170,6 +176,14 @@ fn sizes_rates_and_redirects() {
         ("baton.rate_limit", "100/s burst=50", rate(100, 50), ""),
         ("baton.rate_limit", "100", off(), "baton.rate_limit=100 is not a rate"),
         ("baton.rate_limit", "0/s", off(), "baton.rate_limit=0/s has a number"),
+        ("baton.timeout.response_head", "5m", patient(300), ""),
+        (
+            "baton.timeout.response_head",
+            "5",
+            off(),
+            "baton.timeout.response_head=5 is not a duration",
+        ),
+        ("baton.timeout.send_idle", "0s", off(), "baton.timeout.send_idle=0s is not a duration"),
         ("baton.max_body", "ten", off(), "baton.max_body=ten is not a size"),
         (
             "baton.redirect.to",

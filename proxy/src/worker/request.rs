@@ -63,7 +63,8 @@ pub async fn serve<D: Downstream>(
     let _active = local.stats.requests_active.enter();
     let mut record = Record::new();
     let mut patience = Patience::default();
-    // Who was let in once waits for the next upstream without asking anew.
+    // Who was let in once waits for the next upstream without asking anew, unless it is asked for
+    // something else by then.
     let mut admission = None;
     let outcome = loop {
         // One snapshot for the whole attempt.
@@ -132,8 +133,8 @@ async fn serve_with<D: Downstream>(
     let Visit { local, pools, pool, request, hsts } = visit;
     let mut client = OptionClient::new(client, options, local, request.head);
     let admission = match admission {
-        Some(admission) => admission,
-        None => match options.admit(local, pools, request.client, request.head).await {
+        Some(admission) if options.holds(admission) => admission,
+        _ => match options.admit(local, pools, request.client, request.head).await {
             Ok(admitted) => admission.insert(admitted),
             Err(refusal) => {
                 let answer = match refusal {

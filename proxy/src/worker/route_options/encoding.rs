@@ -10,6 +10,10 @@ use crate::worker::message::{BodyLength, Fields, ResponseHead, list_has};
 /// Below that, what is saved is less than what it costs, in bytes.
 const SMALLEST: u64 = 1024;
 
+/// A response with one of these is about the bytes that it has.
+const AS_IT_IS: [&str; 5] =
+    ["content-encoding", "content-range", "digest", "content-digest", "repr-digest"];
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
     Brotli,
@@ -60,25 +64,22 @@ fn weight(list: &[u8], coding: &str) -> Option<u16> {
 /// A body that may be compressed: it says how long it is, or does not know, and is of a kind that
 /// gets smaller.
 pub fn is_compressible(head: &ResponseHead) -> bool {
-    let length = match head.body {
+    let is_long_enough = match head.body {
         BodyLength::Empty => false,
         BodyLength::Known(length) => length >= SMALLEST,
         BodyLength::Unknown => true,
     };
+    // Most are told apart by these.
+    if !is_long_enough || !is_text(head.fields.get("content-type").unwrap_or_default()) {
+        return false;
+    }
     // A 206 is a part of something else, and whoever asks for parts counts bytes.
     let is_whole = head.status.is_success() && head.status != StatusCode::PARTIAL_CONTENT
         || head.status.is_client_error()
         || head.status.is_server_error();
-    let is_as_it_is =
-        ["content-encoding", "content-range", "digest", "content-digest", "repr-digest"]
-            .iter()
-            .all(|name| head.fields.get(name).is_none());
-    let kind = head.fields.get("content-type").unwrap_or_default();
-    length
-        && is_whole
-        && is_as_it_is
-        && is_text(kind)
-        && !head.fields.all("cache-control").iter().any(|list| list_has(list, "no-transform"))
+    let may_change =
+        !head.fields.all("cache-control").iter().any(|list| list_has(list, "no-transform"));
+    is_whole && may_change && AS_IT_IS.iter().all(|name| head.fields.get(name).is_none())
 }
 
 /// Kinds of bodies that get smaller. A stream of events is none: each is on its way at once, and small.

@@ -11,6 +11,7 @@ mod redirect;
 mod verifier;
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
@@ -40,8 +41,10 @@ pub use self::limiter::Limiter;
 pub use self::verifier::Verifier;
 
 /// A request was let in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Admission {
+    /// By these options, and by no others.
+    by: u64,
     /// What another server has said of it, for the upstream.
     copied: Option<FieldChanges>,
 }
@@ -71,6 +74,8 @@ pub struct RouteOptions {
     timeouts: RouteTimeouts,
     redirects: Redirects,
     rate_limit: Option<RateLimit>,
+    /// Of all that was said: another table may say something else.
+    fingerprint: u64,
     /// Host and path: whose tokens they are.
     place: Box<str>,
     request_fields: Option<FieldChanges>,
@@ -88,6 +93,7 @@ impl RouteOptions {
         if options.is_off() {
             return None;
         }
+        let fingerprint = fingerprint(&options);
         let forward_auth = options.forward_auth.map(|auth| {
             let index = auth.address.map(|address| {
                 asked.push(server(&auth.host, address));
@@ -104,6 +110,7 @@ impl RouteOptions {
             timeouts: options.timeouts,
             redirects: options.redirects,
             rate_limit: options.rate_limit,
+            fingerprint,
             place: format!("{host}{path}").into(),
             request_fields: FieldChanges::compile(options.request_fields),
             response_fields: FieldChanges::compile(options.response_fields),
@@ -122,10 +129,16 @@ impl RouteOptions {
         head: &RequestHead,
     ) -> Result<Admission, Refusal> {
         self.check(local, client, head).await?;
-        let Some(auth) = &self.forward_auth else { return Ok(Admission::default()) };
+        let by = self.fingerprint;
+        let Some(auth) = &self.forward_auth else { return Ok(Admission { by, copied: None }) };
         let server = auth.index.map(|index| pools.asked(index));
         let copied = auth.ask(local, server, client, head).await?;
-        Ok(Admission { copied })
+        Ok(Admission { by, copied })
+    }
+
+    /// Whether a request that was let in before it had to wait is still let in.
+    pub fn holds(&self, admission: &Admission) -> bool {
+        admission.by == self.fingerprint
     }
 
     async fn check(
@@ -190,6 +203,13 @@ impl RouteOptions {
             }
         }
     }
+}
+
+fn fingerprint(options: &Options) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    // Options are plain data: they can always be written.
+    serde_json::to_vec(options).unwrap_or_default().hash(&mut hasher);
+    hasher.finish()
 }
 
 fn server(name: &str, address: SocketAddr) -> Upstream {

@@ -25,6 +25,7 @@ mod http2;
 mod https_method;
 mod hung_worker;
 mod interventions;
+mod metrics;
 mod orphans;
 mod preflight;
 mod ready_made;

@@ -20,6 +20,8 @@ use crate::binaries::baton_binary;
 use crate::config::Config;
 use crate::curl::Curl;
 use crate::namespace::Namespace;
+use crate::raw::exchange;
+use crate::scrape::Scrape;
 use crate::wait::until;
 
 /// For start, stop and every change to be seen.
@@ -253,6 +255,22 @@ impl Baton {
 
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(self.directory().join("stderr")).unwrap_or_default()
+    }
+
+    /// Where its metrics are, as it said last.
+    pub fn metrics_address(&self) -> SocketAddr {
+        let said = self.stderr();
+        let (_, address) = said.rsplit_once("metrics at http://").expect("a listener of metrics");
+        let (address, _) = address.split_once('/').expect("an address and a path");
+        address.parse().expect("an address")
+    }
+
+    /// What Prometheus would read.
+    pub async fn scrape(&self) -> Scrape {
+        let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+        let answer = exchange(self.metrics_address(), request).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        Scrape::read(answer.split_once("\r\n\r\n").expect("a body").1)
     }
 
     /// The access log.

@@ -19,6 +19,7 @@ mod openssl;
 mod pebble;
 mod process;
 mod raw;
+mod scrape;
 mod small_disk;
 mod tun;
 mod wait;
@@ -38,5 +39,6 @@ pub use openssl::{ClientCa, common_name, self_signed, self_signed_rsa, shown_ser
 pub use pebble::{Pebble, PebbleOptions};
 pub use process::hang;
 pub use raw::{Recorder, exchange, exchange_within};
+pub use scrape::Scrape;
 pub use small_disk::SmallDisk;
 pub use wait::until;

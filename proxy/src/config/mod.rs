@@ -87,6 +87,7 @@ pub struct Config {
     /// Everything that a worker is started with: threads, timeouts, limits, TLS policy, log.
     pub worker: WorkerSettings,
     pub drain: Drain,
+    pub metrics: Metrics,
     pub acme: Acme,
     /// Where `<host>.ca.crt` and `ca.crt` are, as nginx-proxy has them.
     pub client_ca_dir: Option<PathBuf>,
@@ -110,6 +111,7 @@ impl Default for Config {
             docker: Docker::default(),
             worker: default_worker(),
             drain: Drain::default(),
+            metrics: Metrics::default(),
             acme: Acme::default(),
             client_ca_dir: None,
             htpasswd_dir: None,
@@ -179,6 +181,15 @@ impl Default for Drain {
     fn default() -> Self {
         Drain { limit: Duration::from_secs(600), tunnel_limit: Duration::from_secs(3600) }
     }
+}
+
+/// The listener that tells metrics, in plain HTTP.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// None: there is none.
+    pub listen: Option<SocketAddr>,
+    /// Names that it may be asked by, beside addresses and `localhost`; lower case.
+    pub hosts: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::reader::Section;
+use super::reader::{Problem, Section};
 use super::route_options::route_options;
 use super::{
-    CertificateFiles, Config, Docker, Drain, HandoffWish, Hsts, Listen, RouteTls, StaticRoute,
-    StaticUpstream, VerifyClient, acme, value,
+    CertificateFiles, Config, Docker, Drain, HandoffWish, Hsts, Listen, Metrics, RouteTls,
+    StaticRoute, StaticUpstream, VerifyClient, acme, value,
 };
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::settings::{
@@ -36,6 +36,7 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     });
     root.table("acme", |section| acme::acme(section, &mut config.acme));
     root.table("drain", |section| drain(section, &mut config.drain));
+    root.table("metrics", |section| metrics(section, &config.listen, &mut config.metrics));
     root.table("log", |section| log(section, &mut config.worker));
     root.table("timeouts", |section| timeouts(section, &mut config.worker.timeouts));
     root.table("limits", |section| limits(section, &mut config.worker.limits));
@@ -140,6 +141,32 @@ fn certificates(section: &mut Section<'_, '_, '_>) -> Vec<CertificateFiles> {
 fn drain(section: &mut Section<'_, '_, '_>, drain: &mut Drain) {
     section.read("limit", &mut drain.limit, value::duration);
     section.read("tunnel_limit", &mut drain.tunnel_limit, value::duration);
+}
+
+fn metrics(section: &mut Section<'_, '_, '_>, listen: &Listen, metrics: &mut Metrics) {
+    // Empty is none.
+    let address = section.optional("listen", |value| match value::text(value)? {
+        "" => Ok(None),
+        _ => private_address(value, listen).map(Some),
+    });
+    metrics.listen = address.flatten();
+    let name = |value: &DeValue<'_>| match value::text(value)?.parse::<HostPattern>() {
+        Ok(HostPattern::Exact(name)) => Ok(name),
+        Ok(_) => Err("a pattern is not taken here: name each host".into()),
+        Err(error) => Err(error.to_string().into()),
+    };
+    if let Some(list) = section.list("hosts", name) {
+        metrics.hosts = list.into_iter().map(Spanned::into_inner).collect();
+    }
+}
+
+fn private_address(value: &DeValue<'_>, listen: &Listen) -> Result<SocketAddr, Problem> {
+    let address = value::address(value)?;
+    let is_public = |public: &SocketAddr| *public == address && address.port() != 0;
+    match listen.http.iter().chain(&listen.https).any(is_public) {
+        true => Err(format!("{address} serves the public already (see `[listen]`)").into()),
+        false => Ok(address),
+    }
 }
 
 fn log(section: &mut Section<'_, '_, '_>, worker: &mut WorkerSettings) {

@@ -460,6 +460,34 @@ fn the_example_has_every_key() {
 }
 
 #[test]
+fn where_metrics_are_told() {
+    let read = |keys: &str| {
+        let text = format!("[listen]\nhttp = [\"127.0.0.1:80\"]\n[metrics]\n{keys}");
+        parse(&text).map(|config| config.metrics).map_err(|mistakes| mistakes.to_string())
+    };
+    let metrics = |listen: Option<&str>, hosts: &[&str]| Metrics {
+        listen: listen.map(|address| address.parse().expect("address")),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+    };
+    for (keys, want) in [
+        ("", Ok(metrics(None, &[]))),
+        ("listen = \"\"", Ok(metrics(None, &[]))),
+        (
+            "listen = \"[::1]:9180\"\nhosts = [\"Metrics.test\"]",
+            Ok(metrics(Some("[::1]:9180"), &["metrics.test"])),
+        ),
+        (
+            "listen = \"127.0.0.1:80\"",
+            Err("metrics.listen: 127.0.0.1:80 serves the public already (see `[listen]`)"),
+        ),
+        ("hosts = [\"*.test\"]", Err("metrics.hosts: a pattern is not taken here: name each host")),
+    ] {
+        let want = want.map_err(|problem| format!("baton.toml:4: {problem}"));
+        assert_eq!(read(keys), want, "{keys}");
+    }
+}
+
+#[test]
 fn what_a_route_says_of_its_host() {
     let route = |more: &str| {
         let text = format!("[[route]]\nhost = \"a\"\nupstreams = [\"127.0.0.1:1\"]\n{more}");

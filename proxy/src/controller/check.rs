@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::docker::{Containers, Watch};
 use super::environment::Environment;
+use super::metrics::{self, Tally};
 use super::port_holder;
 use crate::config::{self, Config, DnsProvider, Mistakes};
 use crate::protocol::settings::ListenerKind;
@@ -30,6 +31,7 @@ pub fn check(config_path: Option<&Path>) -> Result<Vec<String>, Mistakes> {
     remarks
         .extend(config.control_socket.parent().and_then(|d| directory_remark("control_socket", d)));
     remarks.extend(listener_remarks(&config));
+    remarks.extend(config.metrics.listen.and_then(metrics_remark));
     remarks.extend(config.acme.proof.dns.provider.as_ref().and_then(program_remark));
     remarks.extend(config.certificate_dirs.iter().filter_map(|d| certificates_remark(d)));
     remarks.extend(Environment::read().problems);
@@ -60,6 +62,10 @@ fn listener_remarks(config: &Config) -> Vec<String> {
     let http = config.listen.http.iter().map(|address| (address, ListenerKind::Http));
     let https = config.listen.https.iter().map(|address| (address, ListenerKind::Https));
     http.chain(https).filter_map(|(address, kind)| listener_remark(*address, kind)).collect()
+}
+
+fn metrics_remark(address: SocketAddr) -> Option<String> {
+    (!address.ip().is_loopback()).then(|| metrics::exposed(address))
 }
 
 fn listener_remark(address: SocketAddr, kind: ListenerKind) -> Option<String> {
@@ -107,7 +113,7 @@ fn docker_remark(config: &Config) -> String {
 }
 
 async fn ask_docker(config: &Config) -> String {
-    let (watch, mut containers) = Watch::start(&config.docker);
+    let (watch, mut containers) = Watch::start(&config.docker, Tally::default());
     let spoken =
         |now: &std::sync::Arc<Containers>| now.status.connected || now.status.error.is_some();
     let remark = match timeout(DOCKER_LIMIT, containers.wait_for(spoken)).await {

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use tokio::sync::watch;
 
 use super::admin::answers::{Handoff, Step, rfc3339};
+use super::metrics::Tally;
 
 /// Handoffs that are remembered.
 const REMEMBERED: usize = 10;
@@ -14,7 +15,10 @@ const REMEMBERED: usize = 10;
 pub type Handoffs = Arc<Vec<Handoff>>;
 
 #[derive(Debug, Clone)]
-pub struct Journal(Arc<watch::Sender<Handoffs>>);
+pub struct Journal {
+    handoffs: Arc<watch::Sender<Handoffs>>,
+    tally: Tally,
+}
 
 /// One handoff that is under way.
 #[derive(Debug)]
@@ -25,21 +29,21 @@ pub struct Entry {
 }
 
 impl Journal {
-    pub fn new(handoffs: Vec<Handoff>) -> Self {
-        Journal(Arc::new(watch::Sender::new(Arc::new(handoffs))))
+    pub fn new(handoffs: Vec<Handoff>, tally: Tally) -> Self {
+        Journal { handoffs: Arc::new(watch::Sender::new(Arc::new(handoffs))), tally }
     }
 
     pub fn follow(&self) -> watch::Receiver<Handoffs> {
-        self.0.subscribe()
+        self.handoffs.subscribe()
     }
 
     pub fn last(&self) -> Option<Handoff> {
-        self.0.borrow().first().cloned()
+        self.handoffs.borrow().first().cloned()
     }
 
     /// The handoff that has not ended.
     pub fn under_way(&self) -> Option<Handoff> {
-        self.0.borrow().iter().find(|handoff| handoff.outcome == Handoff::UNDER_WAY).cloned()
+        self.handoffs.borrow().iter().find(|handoff| handoff.outcome == Handoff::UNDER_WAY).cloned()
     }
 
     /// Goes on with a handoff that began in the program before.
@@ -48,8 +52,8 @@ impl Journal {
     }
 
     pub fn begin(&self, kind: &str, from: u64, to: u64) -> Entry {
-        let id = self.0.borrow().first().map_or(1, |last| last.id + 1);
-        self.0.send_modify(|handoffs| {
+        let id = self.handoffs.borrow().first().map_or(1, |last| last.id + 1);
+        self.handoffs.send_modify(|handoffs| {
             let handoffs = Arc::make_mut(handoffs);
             handoffs.insert(0, Handoff::begin(id, kind, from, to, &rfc3339(SystemTime::now())));
             handoffs.truncate(REMEMBERED);
@@ -83,6 +87,7 @@ impl Entry {
     pub fn done(&self) {
         tracing::info!("handoff {}: done", self.id);
         self.modify(|handoff| handoff.outcome = Handoff::DONE.to_owned());
+        self.count(Handoff::DONE);
     }
 
     /// The old generation, `old`, has closed its listeners; so many connections have migrated from
@@ -106,6 +111,16 @@ impl Entry {
             handoff.outcome = Handoff::FAILED.to_owned();
             handoff.error = Some(error.to_owned());
         });
+        self.count(Handoff::FAILED);
+    }
+
+    fn count(&self, outcome: &str) {
+        let handoffs = self.journal.handoffs.borrow();
+        if let Some(handoff) = handoffs.iter().find(|handoff| handoff.id == self.id) {
+            let took = self.begun.elapsed().unwrap_or_default();
+            let is_done = outcome == Handoff::DONE;
+            self.journal.tally.handoff_ended(&handoff.kind, outcome, took, is_done);
+        }
     }
 
     pub fn begun(&self) -> SystemTime {
@@ -118,7 +133,7 @@ impl Entry {
     }
 
     fn modify(&self, change: impl FnOnce(&mut Handoff)) {
-        self.journal.0.send_modify(|handoffs| {
+        self.journal.handoffs.send_modify(|handoffs| {
             let mut found = Arc::make_mut(handoffs).iter_mut();
             if let Some(handoff) = found.find(|handoff| handoff.id == self.id) {
                 change(handoff);
@@ -133,7 +148,7 @@ mod tests {
 
     #[test]
     fn the_last_ones_are_remembered_newest_first() {
-        let journal = Journal::new(vec![]);
+        let journal = Journal::new(vec![], Tally::default());
         for generation in 1..=12 {
             let entry = journal.begin("reload", generation, generation + 1);
             assert_eq!(journal.under_way().map(|handoff| handoff.id), Some(generation));

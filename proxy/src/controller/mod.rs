@@ -15,6 +15,7 @@ pub mod htpasswd;
 pub mod interventions;
 mod journal;
 pub mod listeners;
+pub mod metrics;
 mod orphans;
 mod port_holder;
 pub mod probe;

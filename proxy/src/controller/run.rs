@@ -20,6 +20,7 @@ use super::docker::{Containers, Watch};
 use super::environment::Environment;
 use super::generations::{FirstError, Generations};
 use super::interventions::Interventions;
+use super::metrics::{self, Bound, Metrics, Tally};
 use super::orphans;
 use super::probe::{Prober, Target};
 use super::publisher::Publisher;
@@ -83,7 +84,7 @@ pub fn run(config_path: Option<&Path>, resume: Option<RawFd>) -> Result<(), RunE
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
-    runtime.block_on(control(config_path, Live { config, text }, before))
+    runtime.block_on(control(config_path, Live { config, text, metrics: None }, before))
 }
 
 async fn control(
@@ -98,7 +99,9 @@ async fn control(
     make_state_dir(&config.state_dir)?;
     let certificates = Certificates::open(&config.state_dir)?;
     let acme = open_acme(config)?;
-    let (docker, containers) = Watch::start(&config.docker);
+    let tally = before.as_ref().map(|state| Tally::resume(state.totals.clone()));
+    let tally = tally.unwrap_or_default();
+    let (docker, containers) = Watch::start(&config.docker, tally.clone());
     let (snapshot, ticket_keys) = match &before {
         Some(state) => (state.snapshot.clone(), state.ticket_keys.clone()),
         None => (Snapshot::default(), TicketKeys::new(SystemTime::now())),
@@ -112,8 +115,8 @@ async fn control(
     publisher.intervene(load_interventions(&config.state_dir)?);
 
     let begun = match before {
-        None => Begin::anew(config, &mut publisher).await?,
-        Some(state) => Begin::resume(config, &publisher, state)?,
+        None => Begin::anew(config, &mut publisher, tally).await?,
+        Some(state) => Begin::resume(config, &publisher, state, tally)?,
     };
     announce(&begun.generations);
     let stock = acme.stock();
@@ -121,7 +124,17 @@ async fn control(
         wishes: publisher.wishes(),
         snapshots: publisher.snapshots(),
         fleet: begun.generations.fleet(),
+        tally: begun.generations.tally(),
     });
+    let mut metrics = Metrics::new(metrics::Sources {
+        started: begun.started,
+        steering: begun.generations.steering(),
+        fleet: begun.generations.fleet(),
+        view: publisher.views(),
+        tally: begun.generations.tally(),
+        knows_routes: begun.holding || publisher.is_held() || !config.docker.enabled,
+    });
+    metrics.configure(&config.metrics, begun.metrics).await;
 
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let control_socket = begun.control_socket.descriptor();
@@ -153,13 +166,15 @@ async fn control(
         holding: begun.holding,
         orders,
         generations: begun.generations,
+        metrics,
         pending: None,
         stop: Stop::NotAsked,
     };
     let ended = controller.run(&mut signals, begun.next).await.map_err(RunError::Resume)?;
 
-    let Controller { generations, prober, .. } = ended;
+    let Controller { generations, prober, metrics, .. } = ended;
     generations.join().await;
+    metrics.stop().await;
     admin.stop().await;
     acme.stop().await;
     prober.stop().await;
@@ -175,13 +190,19 @@ struct Begin {
     prober: Prober,
     reachable: watch::Receiver<Arc<HashSet<Target>>>,
     generations: Generations,
+    /// None where there is none to be, or none to be had.
+    metrics: Option<Bound>,
     /// Workers have a snapshot that is better than one without containers.
     holding: bool,
     next: Option<Next>,
 }
 
 impl Begin {
-    async fn anew(config: &Config, publisher: &mut Publisher) -> Result<Self, RunError> {
+    async fn anew(
+        config: &Config,
+        publisher: &mut Publisher,
+        tally: Tally,
+    ) -> Result<Self, RunError> {
         let executable = Executable::of_this_process().map_err(RunError::Executable)?;
         let control_socket = ControlSocket::claim(&config.control_socket)?;
         let orphans = orphans::find(&Rendezvous::beside(&config.control_socket)).await;
@@ -196,28 +217,45 @@ impl Begin {
             control_socket,
             prober,
             reachable,
-            generations: Generations::start(executable, config, snapshots, orphans).await?,
+            generations: Generations::start(executable, config, snapshots, orphans, tally).await?,
+            metrics: bind_metrics(config),
             holding: false,
             next: None,
         })
     }
 
     /// Everything that the program before had.
-    fn resume(config: &Config, publisher: &Publisher, mut state: State) -> Result<Self, RunError> {
+    fn resume(
+        config: &Config,
+        publisher: &Publisher,
+        mut state: State,
+        tally: Tally,
+    ) -> Result<Self, RunError> {
         let control_socket = ControlSocket::resume(&config.control_socket, state.control_socket)
             .map_err(RunError::Resume)?;
         let (prober, reachable) = Prober::start(std::mem::take(&mut state.reachable));
-        let generations = Generations::resume(&mut state, config, publisher.snapshots());
+        let metrics = match state.metrics_socket {
+            Some(socket) => Some(Bound::resume(socket).map_err(RunError::Resume)?),
+            None => bind_metrics(config),
+        };
+        let generations = Generations::resume(&mut state, config, publisher.snapshots(), tally);
         Ok(Begin {
             started: state.started,
             control_socket,
             prober,
             reachable,
             generations: generations.map_err(RunError::Resume)?,
+            metrics,
             holding: config.docker.enabled,
             next: Some(state.next),
         })
     }
+}
+
+/// The public is served without it, too.
+fn bind_metrics(config: &Config) -> Option<Bound> {
+    let bound = config.metrics.listen.map(Bound::bind)?;
+    bound.inspect_err(|error| tracing::error!("{error}: there are no metrics until a reload")).ok()
 }
 
 fn make_state_dir(path: &Path) -> Result<(), RunError> {

@@ -63,7 +63,7 @@ pub enum SteeringError {
 }
 
 /// What the selector has counted of a generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counted {
     pub selected: u64,
     pub migrated: u64,

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 
 use super::listeners::Listeners;
+use super::metrics::{Load, Tally};
 use super::orphans::Orphan;
 use super::rendezvous::Rendezvous;
 use super::respawn::Backoff;
@@ -26,6 +27,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_secs(1);
 /// From the drain to the close of the listeners; more than a worker that does not hang takes.
 const QUIESCE_LIMIT: Duration = Duration::from_secs(15);
+/// Between two looks at the counters of a worker: what it counted after the last one is lost where it
+/// dies unasked.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// Orders that wait for the supervisor.
 const ORDERS: usize = 16;
 
@@ -83,6 +87,8 @@ pub struct Status {
     pub respawn_delay: Duration,
     /// Its listeners are closed, and what waited in their queues has moved on.
     pub quiesced: bool,
+    /// What it had to do at the last look.
+    pub load: Load,
 }
 
 impl Status {
@@ -97,6 +103,7 @@ impl Status {
             last_death: None,
             respawn_delay: Duration::ZERO,
             quiesced: false,
+            load: Load::default(),
         }
     }
 }
@@ -190,7 +197,7 @@ impl Worker {
     /// # Errors
     /// When it is gone.
     pub fn adopt(orphan: Orphan, generation: Generation) -> std::io::Result<Self> {
-        let process = Process::adopt(orphan, &generation.rendezvous)?;
+        let process = Process::adopt(orphan, &generation.rendezvous, generation.tally.clone())?;
         let status = Status { quiesced: process.quiesced, ..Status::of(&process) };
         let backoff = Backoff::default();
         Ok(Worker::thaw(Frozen { process, generation, status, backoff, draining: None }))
@@ -217,6 +224,7 @@ impl Worker {
             backoff,
             draining,
             quiesce_limit,
+            looks: looks(),
             freeze: false,
         };
         Worker { handle, supervisor: tokio::spawn(supervisor.supervise(process)) }
@@ -334,6 +342,7 @@ impl Handle {
             last_death: None,
             respawn_delay: Duration::ZERO,
             quiesced: false,
+            load: Load::default(),
         };
         Handle {
             generation: 1,
@@ -362,9 +371,10 @@ impl Frozen {
         executable: Arc<Executable>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
         rendezvous: Rendezvous,
+        tally: Tally,
     ) -> std::io::Result<Self> {
         let (process, generation) =
-            Process::resume(state.process, executable, snapshot, rendezvous)?;
+            Process::resume(state.process, executable, snapshot, rendezvous, tally)?;
         let is_draining = state.draining.is_some();
         let status = Status {
             state: if is_draining { State::Draining } else { State::Active },
@@ -398,6 +408,8 @@ struct Supervisor {
     draining: Option<tokio::time::Instant>,
     /// When the listeners of a draining worker that hangs are closed under it.
     quiesce_limit: Option<tokio::time::Instant>,
+    /// When the counters are looked at.
+    looks: Interval,
     /// To be frozen as soon as there is a process.
     freeze: bool,
 }
@@ -450,6 +462,7 @@ impl Supervisor {
                 event = process.next() => match event {
                     Event::Heard => {
                         self.note_applied(process.applied);
+                        self.note_load(process);
                         if process.quiesced {
                             self.close_listeners();
                         }
@@ -464,6 +477,7 @@ impl Supervisor {
                     process.send(&ToWorker::Snapshot(Box::new(Snapshot::clone(&snapshot)))).await
                 }
                 order = self.orders.recv() => self.obey(order, process).await,
+                _ = self.looks.tick() => process.look().await,
                 () = at(self.quiesce_limit) => {
                     tracing::warn!("worker (pid {}) does not close its listeners", process.pid);
                     self.generation.listeners.shut_down();
@@ -539,7 +553,16 @@ impl Supervisor {
         });
     }
 
+    /// Nobody waits for it: whoever looks sees it.
+    fn note_load(&self, process: &Process) {
+        self.status.send_if_modified(|status| {
+            status.load = process.counted().map(Load::of).unwrap_or_default();
+            false
+        });
+    }
+
     fn note_death(&mut self, reason: String, lived: Duration) {
+        self.generation.tally.worker_died();
         let delay = self.backoff.after_death(Instant::now(), lived);
         self.status.send_modify(|status| {
             status.state = State::Starting;
@@ -599,6 +622,12 @@ async fn stop_ordered(orders: &mut mpsc::Receiver<Order>, freeze: &mut bool) {
             Some(Order::Drain(_) | Order::Kill) | None => return,
         }
     }
+}
+
+fn looks() -> Interval {
+    let mut looks = interval(LOOK_PAUSE);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    looks
 }
 
 async fn at(deadline: Option<tokio::time::Instant>) {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use super::child::Child;
 use super::listeners::{BoundState, Listeners};
+use super::metrics::Tally;
 use super::orphans::Orphan;
 use super::rendezvous::{Place, Rendezvous};
 use super::unix_http::{self, RequestError};
@@ -39,6 +40,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// Between the end of the channel and the exit of the process.
 const EXIT_LIMIT: Duration = Duration::from_secs(1);
+/// The number of a question for counters that nobody waits for.
+const LOOK: u64 = 0;
 const READY_HOST: &str = "baton.invalid";
 const READY_BODY: &str = "ready";
 
@@ -101,6 +104,8 @@ pub struct Generation {
     /// The selector sends connections to its sockets.
     pub steered: bool,
     pub rendezvous: Rendezvous,
+    /// Where counters are added up.
+    pub tally: Tally,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +128,8 @@ pub enum StartError {
     Channel(#[from] ChannelError),
 }
 
+type Received = (FromWorker, Vec<OwnedFd>);
+
 /// One process that became ready.
 #[derive(Debug)]
 pub struct Process {
@@ -141,6 +148,14 @@ pub struct Process {
     /// Who waits for which Stats frame.
     asked: HashMap<u64, oneshot::Sender<WorkerStats>>,
     questions: u64,
+    /// The last look at its counters was not answered yet.
+    is_looked_at: bool,
+    tally: Tally,
+    /// How it ended, once it has.
+    ended: Option<String>,
+    /// What it has told, and the tally has. None of a process whose first controller has told of what
+    /// it did until now: that must not be counted twice.
+    counted: Option<Box<WorkerStats>>,
     /// Where the next controller finds it; none before it serves.
     place: Option<Place>,
 }
@@ -164,6 +179,9 @@ pub struct ProcessState {
     pub fault: Option<Fault>,
     #[serde(default)]
     pub steered: bool,
+    /// What the totals that cross with it hold of its counters.
+    #[serde(default)]
+    pub counted: Option<Box<WorkerStats>>,
 }
 
 /// What a process did.
@@ -212,6 +230,7 @@ impl Process {
             quiesced: self.quiesced,
             fault: generation.fault,
             steered: generation.steered,
+            counted: self.counted.clone(),
         }
     }
 
@@ -225,6 +244,7 @@ impl Process {
         executable: Arc<Executable>,
         snapshot: watch::Receiver<Arc<Snapshot>>,
         rendezvous: Rendezvous,
+        tally: Tally,
     ) -> io::Result<(Self, Generation)> {
         let socket = std::os::unix::net::UnixStream::from(sys::own_inherited(state.channel));
         socket.set_nonblocking(true)?;
@@ -241,6 +261,10 @@ impl Process {
             quiesced: state.quiesced,
             asked: HashMap::new(),
             questions: 0,
+            is_looked_at: false,
+            ended: None,
+            tally: tally.clone(),
+            counted: state.counted,
             place: Some(rendezvous.place(state.generation, state.pid)),
         };
         let generation = Generation {
@@ -252,6 +276,7 @@ impl Process {
             fault: state.fault,
             steered: state.steered,
             rendezvous,
+            tally,
         };
         Ok((process, generation))
     }
@@ -260,7 +285,7 @@ impl Process {
     ///
     /// # Errors
     /// When it is gone.
-    pub fn adopt(orphan: Orphan, rendezvous: &Rendezvous) -> io::Result<Self> {
+    pub fn adopt(orphan: Orphan, rendezvous: &Rendezvous, tally: Tally) -> io::Result<Self> {
         Ok(Process {
             child: Child::adopt(orphan.pid)?,
             pid: orphan.pid,
@@ -274,6 +299,10 @@ impl Process {
             quiesced: orphan.quiesced,
             asked: HashMap::new(),
             questions: 0,
+            is_looked_at: false,
+            ended: None,
+            tally,
+            counted: None,
             place: Some(rendezvous.place(orphan.generation, orphan.pid)),
         })
     }
@@ -289,7 +318,7 @@ impl Process {
             .envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
             .current_dir("/")
             // The channel becomes descriptor 0: the one that crosses exec.
-            .stdin(Stdio::from(std::os::fd::OwnedFd::from(far)))
+            .stdin(Stdio::from(OwnedFd::from(far)))
             // Ctrl-C is for the controller, which then drains the worker.
             .process_group(0)
             // A process that does not become ready must not stay behind.
@@ -308,6 +337,10 @@ impl Process {
             quiesced: false,
             asked: HashMap::new(),
             questions: 0,
+            is_looked_at: false,
+            ended: None,
+            tally: generation.tally.clone(),
+            counted: Some(Box::default()),
             place: None,
         })
     }
@@ -407,20 +440,35 @@ impl Process {
 
     /// What it does next. Cancel safe.
     pub async fn next(&mut self) -> Event {
-        tokio::select! {
-            ended = self.child.wait() => Event::Ended(how(ended)),
-            frame = self.receiver.receive() => match frame {
-                Ok((frame, _)) => {
-                    self.hear(frame);
-                    Event::Heard
-                }
-                // It is about to exit, and how says more than that it hung up.
-                Err(ChannelError::Closed) => match timeout(EXIT_LIMIT, self.child.wait()).await {
-                    Ok(ended) => Event::Ended(how(ended)),
-                    Err(_) => Event::Lost("closed its channel".to_owned()),
-                },
-                Err(e) => Event::Lost(e.to_string()),
+        if self.ended.is_none() {
+            tokio::select! {
+                ended = self.child.wait() => self.ended = Some(how(ended)),
+                frame = self.receiver.receive() => return self.heard(frame).await,
+            }
+        }
+        self.hear_the_rest().await;
+        Event::Ended(self.ended.clone().unwrap_or_default())
+    }
+
+    async fn heard(&mut self, frame: Result<Received, ChannelError>) -> Event {
+        match frame {
+            Ok((frame, _)) => {
+                self.hear(frame);
+                Event::Heard
+            }
+            // It is about to exit, and how says more than that it hung up.
+            Err(ChannelError::Closed) => match timeout(EXIT_LIMIT, self.child.wait()).await {
+                Ok(ended) => Event::Ended(how(ended)),
+                Err(_) => Event::Lost("closed its channel".to_owned()),
             },
+            Err(e) => Event::Lost(e.to_string()),
+        }
+    }
+
+    /// What a process that has ended had said before: its last counters may be among it.
+    async fn hear_the_rest(&mut self) {
+        while let Ok(Ok((frame, _))) = timeout(EXIT_LIMIT, self.receiver.receive()).await {
+            self.hear(frame);
         }
     }
 
@@ -446,17 +494,48 @@ impl Process {
         self.send(&ToWorker::Stats { id: self.questions }).await
     }
 
+    /// Has it tell its counters, for the tally alone. One that has not answered the last time is not
+    /// asked again: it may hang, and what it is sent piles up.
+    ///
+    /// # Errors
+    /// As [`Process::send`].
+    pub async fn look(&mut self) -> Result<(), String> {
+        if std::mem::replace(&mut self.is_looked_at, true) {
+            return Ok(());
+        }
+        self.send(&ToWorker::Stats { id: LOOK }).await
+    }
+
+    /// The counters that it told last.
+    pub fn counted(&self) -> Option<&WorkerStats> {
+        self.counted.as_deref()
+    }
+
+    fn count(&mut self, now: &WorkerStats) {
+        if let Some(before) = &self.counted {
+            self.tally.workers_grew(now, before);
+        }
+        self.counted = Some(Box::new(now.clone()));
+    }
+
     fn hear(&mut self, frame: FromWorker) {
         match frame {
             FromWorker::Applied { snapshot } => self.applied = snapshot,
             FromWorker::Stats { id, stats } => {
+                self.count(&stats);
+                self.is_looked_at &= id != LOOK;
                 if let Some(reply) = self.asked.remove(&id) {
                     // Whoever asked may have gone.
                     let _ = reply.send(*stats);
                 }
             }
             FromWorker::Quiesced => self.quiesced = true,
-            FromWorker::Drained => tracing::info!("worker (pid {}) has drained", self.pid),
+            FromWorker::Drained { stats } => {
+                if let Some(stats) = stats {
+                    self.count(&stats);
+                }
+                tracing::info!("worker (pid {}) has drained", self.pid);
+            }
             FromWorker::Hello { .. }
             | FromWorker::Serving
             | FromWorker::Orphan { .. }
@@ -501,6 +580,7 @@ mod tests {
             fault: None,
             steered: false,
             rendezvous: Rendezvous::beside(Path::new("/nonexistent/c.sock")),
+            tally: Tally::default(),
         }
     }
 

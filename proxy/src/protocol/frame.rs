@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::{ListenerKind, WorkerSettings};
 use super::snapshot::Snapshot;
+pub use super::stats::WorkerStats;
 use std::net::SocketAddr;
 
 /// Controller to worker.
@@ -75,7 +76,11 @@ pub enum FromWorker {
     /// A drain has begun, and every listener is closed here.
     Quiesced,
     /// Nothing is in progress any more; the worker exits next.
-    Drained,
+    Drained {
+        /// Its last counters; a worker of an older version leaves them out.
+        #[serde(default)]
+        stats: Option<Box<WorkerStats>>,
+    },
     /// First frame to another controller than the one that started it.
     Orphan {
         protocol: u32,
@@ -103,40 +108,4 @@ pub struct ListenerSlot {
     pub kind: ListenerKind,
     /// Worker thread, from 0.
     pub thread: usize,
-}
-
-/// Counters of one worker since its start, summed over its threads. Gauges are marked.
-#[derive(Debug, Clone, Default, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(default)]
-pub struct WorkerStats {
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Gauge: connections open now.
-    pub connections: u64,
-    /// Gauge: of these, those that speak HTTP/1.1.
-    pub connections_http1: u64,
-    /// Gauge: of these, those that speak HTTP/2.
-    pub connections_http2: u64,
-    /// Gauge: tunnels (WebSocket and other upgrades), each a connection or a stream of one.
-    pub tunnels: u64,
-    /// TLS handshakes that failed or ran out of time.
-    pub handshake_failures: u64,
-    /// Requests answered over HTTP/1.1 and HTTP/1.0.
-    pub requests_http1: u64,
-    /// Requests answered over HTTP/2.
-    pub requests_http2: u64,
-    /// Gauge: requests in progress.
-    pub requests_active: u64,
-    /// Gauge: those of them that wait for an upstream to be there.
-    pub requests_held: u64,
-    /// Responses by status class: 1xx to 5xx. Index 0 counts 1xx.
-    pub responses: [u64; 5],
-    /// Requests that were tried again on another upstream.
-    pub retries: u64,
-    /// Connections opened to upstreams.
-    pub upstream_connects: u64,
-    /// Attempts to reach an upstream that failed.
-    pub upstream_failures: u64,
-    /// Access-log lines dropped because stdout did not take them in time.
-    pub log_lines_dropped: u64,
 }

@@ -10,6 +10,7 @@ pub mod options;
 pub mod pattern;
 pub mod settings;
 pub mod snapshot;
+pub mod stats;
 
 /// Version of the frames. Raised when an old peer could misread a new one.
 pub const VERSION: u32 = 1;

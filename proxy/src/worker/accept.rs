@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
@@ -20,6 +20,7 @@ use super::challenges::is_tls_alpn_challenge;
 use super::client_auth::ClientAuth;
 use super::drain::Phase;
 use super::local::{Local, Peer, Slot, Tls};
+use super::stats::ThreadStats;
 use super::tls::ALPN_HTTP2;
 use super::transport::{Socket, Transport, poll_read_some};
 use super::{http1, http2};
@@ -246,6 +247,18 @@ async fn refuse_name(socket: &mut Socket) -> io::Result<()> {
     socket.shutdown().await
 }
 
+fn count(stats: &ThreadStats, session: &ServerConnection) {
+    let is_resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    let is_tls12 = session.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+    let count = match (is_tls12, is_resumed) {
+        (true, false) => &stats.tls12_full,
+        (true, true) => &stats.tls12_resumed,
+        (false, false) => &stats.tls13_full,
+        (false, true) => &stats.tls13_resumed,
+    };
+    count.add(1);
+}
+
 fn start(
     local: Rc<Local>,
     stream: TlsStream,
@@ -254,6 +267,7 @@ fn start(
     slot: Slot,
 ) {
     let (_, session) = stream.get_ref();
+    count(&local.stats, session);
     let http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
     let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
     peer.tls = Some(Tls { server_name, client_auth });

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::access_log;
 use super::challenges;
 use super::drain::Phase;
+use super::host_book::HostBook;
 use super::route_options::Limiter;
 use super::stats::ThreadStats;
 use super::table::Table;
@@ -25,6 +26,7 @@ use crate::protocol::fault::Fault;
 use crate::protocol::frame::{FromWorker, ListenerSlot, ToWorker, WorkerStats};
 use crate::protocol::settings::{ListenerKind, WorkerSettings};
 use crate::protocol::snapshot::Snapshot;
+use crate::protocol::stats::{HostStats, UNKNOWN_HOST};
 use crate::{log, protocol};
 
 /// For tunnels to say goodbye at their limit, and for their clients to answer.
@@ -122,6 +124,7 @@ struct Worker {
     table: Arc<ArcSwap<Table>>,
     /// Its version, for requests that wait for another one.
     published: watch::Sender<u64>,
+    hosts: HostBook,
     /// For the next controller, should this one die. Given up when a drain begins: whoever closes a
     /// socket last is who ends it.
     listeners: Vec<(ListenerSlot, OwnedFd)>,
@@ -187,9 +190,10 @@ impl Worker {
         let (events_sender, events) = unbounded_channel();
         let published = watch::Sender::new(0);
         let mut threads = Vec::new();
-        for number in 0..settings.threads.max(1) {
+        let count = settings.threads.max(1);
+        for number in 0..count {
             let (orders, receiver) = unbounded_channel();
-            let stats = Arc::new(ThreadStats::default());
+            let stats = Arc::new(ThreadStats::new(number));
             let parts = Parts {
                 settings: settings.clone(),
                 table: table.clone(),
@@ -217,6 +221,7 @@ impl Worker {
             threads,
             table,
             published,
+            hosts: HostBook::new(count),
             listeners: Vec::new(),
             rendezvous: None,
             events,
@@ -249,7 +254,8 @@ impl Worker {
                 phase = next_phase(&mut self.drain) => self.order_all(|| Order::Phase(phase)),
             }
         }
-        tell(&mut controller, &FromWorker::Drained).await;
+        let stats = Some(Box::new(self.stats()));
+        tell(&mut controller, &FromWorker::Drained { stats }).await;
         Ok(())
     }
 
@@ -341,12 +347,12 @@ impl Worker {
         }
     }
 
-    fn apply(&self, mut snapshot: Snapshot) {
+    fn apply(&mut self, mut snapshot: Snapshot) {
         if self.fault == Some(Fault::Errors) {
             let routes = snapshot.hosts.iter_mut().flat_map(|host| &mut host.routes);
             routes.for_each(|route| route.upstreams.clear());
         }
-        let (table, problems) = Table::compile(snapshot);
+        let (table, problems) = Table::compile(snapshot, &mut self.hosts);
         for problem in problems {
             tracing::error!("snapshot {}: {problem}", table.version);
         }
@@ -378,9 +384,16 @@ impl Worker {
         Ok(())
     }
 
-    fn stats(&self) -> WorkerStats {
-        let mut sum = WorkerStats::default();
-        self.threads.iter().for_each(|thread| thread.stats.add_to(&mut sum));
+    fn stats(&mut self) -> WorkerStats {
+        let mut sum = WorkerStats { hosts: self.hosts.tell(), ..WorkerStats::default() };
+        let mut unknown = HostStats::default();
+        for Thread { stats, .. } in &self.threads {
+            stats.add_to(&mut sum);
+            stats.unknown.add_to(&mut unknown);
+        }
+        if !unknown.is_empty() {
+            sum.hosts.insert(UNKNOWN_HOST.to_owned(), unknown);
+        }
         sum
     }
 

@@ -11,6 +11,7 @@ pub mod control;
 pub mod drain;
 pub mod fields;
 pub mod hold;
+pub mod host_book;
 pub mod http1;
 pub mod http2;
 pub mod linger;

@@ -17,6 +17,7 @@ use super::message::{BodyLength, RequestHead, ResponseHead, Upgrade};
 use super::page::Page;
 use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, Progress, relay};
 use super::route_options::{Admission, OptionClient, Refusal, RouteOptions};
+use super::stats::HostCounts;
 use super::table::{Host, Replace, Route, normal_host, normal_path};
 use super::tunnel::{End, Inside};
 use super::upstream::balance::Tried;
@@ -25,6 +26,7 @@ use super::upstream::{Member, Pool, Pools};
 use crate::protocol::READY_PATH;
 use crate::protocol::settings::{Limits, WorkerSettings};
 use crate::protocol::snapshot::{HttpsMethod, Intervention};
+use crate::protocol::stats::RequestKind;
 
 /// Most upstreams that one request is tried on.
 const ATTEMPTS: usize = 3;
@@ -66,15 +68,20 @@ pub async fn serve<D: Downstream>(
     // Who was let in once waits for the next upstream without asking anew, unless it is asked for
     // something else by then.
     let mut admission = None;
-    let outcome = loop {
-        // One snapshot for the whole attempt.
-        let routing = local.routing();
+    let unknown = &local.stats.unknown;
+    // One snapshot for the whole attempt.
+    let mut routing = local.routing();
+    let (outcome, counts) = loop {
         let host = find_host(&routing, peer, head, &local.settings);
+        let counts = host.as_ref().map_or(unknown, |host| host.counts(local.stats.number));
         let hsts = host.as_ref().ok().filter(|_| peer.tls.is_some()).and_then(|h| h.hsts.as_ref());
         let found = host.and_then(|host| find_route(&routing, host, peer, head, &local.settings));
         let Found { host, route, target } = match found {
             Ok(found) => found,
-            Err(page) => break answer(local, client, head, &page, hsts, &mut record).await,
+            Err(page) => {
+                let answered = answer(local, client, head, &page, hsts, &mut record).await;
+                break (answered, counts);
+            }
         };
         let pool = routing.pools.pool(route.pool);
         let client_side = Client {
@@ -100,16 +107,19 @@ pub async fn serve<D: Downstream>(
             }
         };
         let (lack, page) = match forwarded {
-            Forwarded::Ended(outcome) => break outcome,
+            Forwarded::Ended(outcome) => break (outcome, counts),
             Forwarded::Nowhere(lack, page) => (lack, page),
         };
         match patience.wait(local, (&routing, route), lack, client).await {
-            Waited::News => {}
-            Waited::Over => break answer(local, client, head, &page, hsts, &mut record).await,
-            Waited::Gone => break Outcome::Broken,
+            Waited::News => routing = local.routing(),
+            Waited::Over => {
+                let answered = answer(local, client, head, &page, hsts, &mut record).await;
+                break (answered, counts);
+            }
+            Waited::Gone => break (Outcome::Broken, counts),
         }
     };
-    record.write(local, peer, head);
+    record.write(local, peer, head, counts);
     outcome
 }
 
@@ -592,6 +602,7 @@ fn page_for_client(error: &ClientError) -> Option<Page> {
 /// Counts and logs an answer to what was not a request.
 pub fn refused(local: &Local, peer: &Peer, status: StatusCode) {
     local.stats.responses[class(status)].add(1);
+    local.stats.unknown.count(RequestKind::malformed(status));
     local.log.write(&Entry {
         client: peer.address.ip(),
         request: None,
@@ -628,7 +639,7 @@ impl Record {
         self.attempts += 1;
     }
 
-    fn write(&self, local: &Local, peer: &Peer, head: &RequestHead) {
+    fn write(&self, local: &Local, peer: &Peer, head: &RequestHead, counts: &HostCounts) {
         if peer.is_controller {
             return;
         }
@@ -638,6 +649,9 @@ impl Record {
         if let Some(status) = self.progress.status {
             local.stats.responses[class(status)].add(1);
         }
+        let duration = self.start.elapsed();
+        let kind = RequestKind::new(http2, &head.method, self.progress.status);
+        counts.answered(kind, duration, self.progress.head_after);
         let upstream_time = self.progress.head_after.unwrap_or_default();
         local.log.write(&Entry {
             client: peer.address.ip(),
@@ -645,7 +659,7 @@ impl Record {
             tls: peer.tls.is_some(),
             status: self.progress.status,
             bytes: self.progress.bytes,
-            duration: self.start.elapsed(),
+            duration,
             upstream: self.upstream.as_deref().map(|name| (name, upstream_time)),
             attempts: self.attempts,
         });

@@ -12,7 +12,9 @@ use regex::bytes::Regex;
 use super::challenges::Challenges;
 use super::client_auth::ClientAuth;
 use super::hold::Waiting;
+use super::host_book::{HostBook, PerThread};
 use super::route_options::RouteOptions;
+use super::stats::HostCounts;
 use super::tickets::TicketKeys;
 use super::tls::Certificates;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
@@ -58,6 +60,7 @@ pub struct Host {
     pub hsts: Option<Bytes>,
     pub client_auth: Option<Arc<ClientAuth>>,
     pub intervention: Option<Intervention>,
+    counts: PerThread,
     paths: Paths,
 }
 
@@ -101,7 +104,7 @@ pub type Problem = String;
 impl Table {
     /// Compiles a snapshot. The controller has checked it, so problems mean a bug or a controller
     /// of another version.
-    pub fn compile(snapshot: Snapshot) -> (Self, Vec<Problem>) {
+    pub fn compile(snapshot: Snapshot, book: &mut HostBook) -> (Self, Vec<Problem>) {
         let mut problems = Vec::new();
         let mut pools = Vec::new();
         let mut asked = Vec::new();
@@ -120,6 +123,7 @@ impl Table {
                 hsts: host.hsts.map(Bytes::from),
                 client_auth,
                 intervention: host.intervention,
+                counts: book.of(&host.pattern),
                 paths: Paths::compile(
                     &host.pattern,
                     host.routes,
@@ -193,6 +197,11 @@ impl Host {
     pub fn pause(&self) -> Option<Duration> {
         let Some(Intervention::Pause { until }) = self.intervention else { return None };
         until.duration_since(SystemTime::now()).ok()
+    }
+
+    /// What this thread counts of it.
+    pub fn counts(&self, thread: usize) -> &HostCounts {
+        &self.counts[thread]
     }
 
     /// The route for a path, decoded as [`normal_path`] does.
@@ -359,8 +368,8 @@ mod tests {
             .iter()
             .map(|(pattern, routes)| snapshot::Host::new(pattern, routes.clone()))
             .collect();
-        let (table, problems) =
-            Table::compile(Snapshot { version: 1, hosts, ..Snapshot::default() });
+        let snapshot = Snapshot { version: 1, hosts, ..Snapshot::default() };
+        let (table, problems) = Table::compile(snapshot, &mut HostBook::new(1));
         assert_eq!(problems, Vec::<String>::new());
         table
     }

@@ -114,6 +114,7 @@ impl Key {
 mod tests {
     use super::*;
     use crate::protocol::snapshot::Snapshot;
+    use crate::worker::host_book::HostBook;
     use std::time::Duration;
 
     const SESSION: &[u8] = b"what rustls knows of a session";
@@ -212,7 +213,7 @@ mod tests {
         let tickets = Tickets::new(table.clone());
         let publish = |ticket_keys| {
             let snapshot = Snapshot { ticket_keys, ..Snapshot::default() };
-            table.store(Arc::new(Table::compile(snapshot).0));
+            table.store(Arc::new(Table::compile(snapshot, &mut HostBook::new(1)).0));
         };
         assert!(!tickets.enabled());
         assert_eq!(tickets.encrypt(SESSION), None);

@@ -29,6 +29,7 @@ use crate::controller::generations::Fleet;
 use crate::controller::journal::Handoffs;
 use crate::controller::steering::Steering;
 use crate::controller::supervisor::{Handle, State};
+use crate::protocol::frame::WorkerStats;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
@@ -331,7 +332,7 @@ async fn generation(worker: &Handle, fleet: &Fleet, sources: &Sources) -> answer
         deaths: status.deaths,
         last_death: status.last_death,
         respawn_delay_ms: millis(status.respawn_delay),
-        counters,
+        counters: counters.map(WorkerStats::without_hosts),
     }
 }
 

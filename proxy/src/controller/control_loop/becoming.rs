@@ -17,6 +17,7 @@ use crate::controller::admin::answers::{Begun, Refused, UpgradeOrder};
 use crate::controller::admin::server::{BegunReply, Order};
 use crate::controller::generations::Launch;
 use crate::controller::journal::Entry;
+use crate::controller::metrics::Totals;
 use crate::controller::steering::SteeringState;
 use crate::controller::upgrade;
 use crate::controller::upgrade::state::{Executables, Next, State};
@@ -126,6 +127,8 @@ impl Controller<'_> {
             snapshot: self.publisher.snapshot(),
             ticket_keys: self.publisher.ticket_keys().clone(),
             reachable: self.reachable.borrow().iter().cloned().collect(),
+            totals: Totals::default(),
+            metrics_socket: self.metrics.descriptor(),
             next,
         };
         frozen.describe(&mut state);

@@ -23,6 +23,7 @@ use super::certificates::acme::{Gate, Stock};
 use super::docker::Containers;
 use super::generations::{Event, Generations};
 use super::journal::Entry;
+use super::metrics::{Bound, Metrics};
 use super::probe::{Prober, Target};
 use super::publisher::Publisher;
 use super::signals::{Signal, Signals};
@@ -41,6 +42,8 @@ const DUE_PAUSE: Duration = Duration::from_secs(60);
 pub struct Live {
     pub config: Config,
     pub text: String,
+    /// What the listener of its metrics needs, and is not there.
+    pub metrics: Option<Bound>,
 }
 
 /// What the loop owns.
@@ -63,6 +66,7 @@ pub struct Controller<'a> {
     pub holding: bool,
     pub orders: mpsc::Receiver<Order>,
     pub generations: Generations,
+    pub metrics: Metrics,
     pub pending: Option<Pending>,
     pub stop: Stop,
 }
@@ -128,13 +132,13 @@ impl Controller<'_> {
         loop {
             let becoming = tokio::select! {
                 step = self.generations.next() => match self.generations.follow(step).await {
-                    Some(Event::HandedOver) => { self.handed_over(); None }
+                    Some(Event::HandedOver) => { self.handed_over().await; None }
                     Some(Event::Failed { entry, error }) => self.handoff_failed(entry, error),
                     Some(Event::AllGone) => return Leave::Stopped,
                     None => None,
                 },
                 signal = signals.next() => self.obey(signal).await,
-                Some(order) = self.orders.recv() => self.follow(order),
+                Some(order) = self.orders.recv() => self.follow(order).await,
                 Ok(()) = self.containers.changed() => { self.publish(); None }
                 Ok(()) = self.reachable.changed() => { self.publish(); None }
                 Ok(()) = self.asked.changed() => None,
@@ -161,7 +165,7 @@ impl Controller<'_> {
 
     async fn obey(&mut self, signal: Signal) -> Option<Becoming> {
         match (signal, self.stop) {
-            (Signal::Reload, _) => self.reload(None),
+            (Signal::Reload, _) => self.reload(None).await,
             (Signal::Stop, Stop::NotAsked) => {
                 tracing::info!("draining; a second signal stops at once");
                 self.stop = Stop::Draining;
@@ -181,10 +185,10 @@ impl Controller<'_> {
         None
     }
 
-    fn follow(&mut self, order: Order) -> Option<Becoming> {
+    async fn follow(&mut self, order: Order) -> Option<Becoming> {
         match order {
             Order::Reload(reply) => {
-                self.reload(Some(reply));
+                self.reload(Some(reply)).await;
                 None
             }
             Order::Upgrade { order, reply } => tell(reply, self.upgrade(order)),
@@ -208,6 +212,8 @@ impl Controller<'_> {
         let changes = self.publisher.publish(&containers, &reachable);
         let table = self.publisher.table();
         self.prober.want(table.probes.clone());
+        let routed: HashSet<_> = table.hosts.iter().map(|host| host.pattern.to_string()).collect();
+        self.generations.tally().forget_hosts(|host| routed.contains(host));
         if !changes.is_empty() && self.stop == Stop::NotAsked {
             let hosts = table.hosts.len();
             notify(&[NotifyState::Status(&format!("serving {hosts} hosts"))]);
@@ -222,11 +228,11 @@ impl Controller<'_> {
         Err(Refused::because("baton is stopping".to_owned()))
     }
 
-    fn handed_over(&mut self) {
+    async fn handed_over(&mut self) {
         announce(&self.generations);
         if let Some(Pending::Reload { live, reply }) = self.pending.take() {
             let handoff = self.generations.journal().last();
-            let reloaded = Reloaded { handoff, ..self.take(*live) };
+            let reloaded = Reloaded { handoff, ..self.take(*live).await };
             answer(reply, Ok(reloaded));
         }
     }

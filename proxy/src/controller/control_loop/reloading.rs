@@ -14,10 +14,10 @@ enum Plan {
 
 impl Controller<'_> {
     /// All or nothing: a configuration that cannot go live as a whole changes nothing.
-    pub(super) fn reload(&mut self, reply: Option<ReloadReply>) {
+    pub(super) async fn reload(&mut self, reply: Option<ReloadReply>) {
         match self.try_reload() {
             Ok(Plan::InPlace(live)) => {
-                let reloaded = self.take(*live);
+                let reloaded = self.take(*live).await;
                 answer(reply, Ok(reloaded));
             }
             Ok(Plan::Handoff(live)) => self.pending = Some(Pending::Reload { live, reply }),
@@ -29,9 +29,9 @@ impl Controller<'_> {
         self.refuse_when_stopping()?;
         let read = config::read(self.config_path).and_then(|text| {
             let config = config::parse(&text, config::file(self.config_path))?;
-            Ok(Live { config, text })
+            Ok(Live { config, text, metrics: None })
         });
-        let live = read.map_err(|mistakes| Refused {
+        let mut live = read.map_err(|mistakes| Refused {
             error: "configuration is invalid: nothing changed".to_owned(),
             reasons: mistakes.iter().map(ToString::to_string).collect(),
         })?;
@@ -40,7 +40,9 @@ impl Controller<'_> {
         if !keys.is_empty() {
             return Err(Refused::because(reload::refusal(&keys)));
         }
+        let bound = self.metrics.prepare(&new.metrics).map_err(Refused::because)?;
         let keys = reload::needs_generation(old, new);
+        live.metrics = bound;
         if keys.is_empty() {
             return Ok(Plan::InPlace(Box::new(live)));
         }
@@ -50,8 +52,9 @@ impl Controller<'_> {
     }
 
     /// Makes a configuration the one that holds: what goes live in place does so now.
-    pub(super) fn take(&mut self, live: Live) -> Reloaded {
+    pub(super) async fn take(&mut self, mut live: Live) -> Reloaded {
         let problems = self.publisher.configure(&live.config);
+        self.metrics.configure(&live.config.metrics, live.metrics.take()).await;
         self.live = live;
         let changes = self.publish();
         let mut warnings: Vec<_> = problems.iter().map(ToString::to_string).collect();

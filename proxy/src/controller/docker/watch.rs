@@ -19,6 +19,7 @@ use super::inspect::Inspected;
 use super::tracker::Tracker;
 use super::{Containers, DockerStatus};
 use crate::config;
+use crate::controller::metrics::Tally;
 
 /// Before the first try to connect again; doubled for each further one.
 const BACK_OFF_MIN: Duration = Duration::from_millis(100);
@@ -33,7 +34,10 @@ pub struct Watch {
 
 impl Watch {
     /// Starts to watch. The first value of the receiver knows nothing yet.
-    pub fn start(settings: &config::Docker) -> (Watch, watch::Receiver<Arc<Containers>>) {
+    pub fn start(
+        settings: &config::Docker,
+        tally: Tally,
+    ) -> (Watch, watch::Receiver<Arc<Containers>>) {
         let (publisher, receiver) = watch::channel(Arc::new(Containers::default()));
         if !settings.enabled {
             return (Watch { running: None }, receiver);
@@ -42,6 +46,7 @@ impl Watch {
             configured: settings.endpoint.clone(),
             tracker: Tracker::default(),
             status: DockerStatus::default(),
+            tally,
             publisher,
         };
         let (stop, stopped) = oneshot::channel::<()>();
@@ -70,6 +75,7 @@ struct Watcher {
     configured: Option<String>,
     tracker: Tracker,
     status: DockerStatus,
+    tally: Tally,
     publisher: watch::Sender<Arc<Containers>>,
 }
 
@@ -108,6 +114,7 @@ impl Watcher {
         // `since` says. So nothing is missed in between.
         let mut events = pin!(client.events(client.clock().await?));
         self.tracker.listed(client.list().await?, Instant::now());
+        self.tally.docker_listed();
         let mut answers = FuturesUnordered::new();
         loop {
             let now = Instant::now();
@@ -120,6 +127,7 @@ impl Watcher {
                 event = events.next() => {
                     if let Some(reaction) = event::reaction(event.ok_or(ClientError::Ended)??) {
                         debug!(?reaction, "docker event");
+                        self.tally.docker_event();
                         self.tracker.react(reaction, Instant::now());
                     }
                 }
@@ -152,6 +160,9 @@ impl Watcher {
     fn disconnected(&mut self, error: String) {
         if self.status.error.as_ref() != Some(&error) {
             warn!("docker: {error}; trying again, routes to containers stay");
+        }
+        if self.status.connected {
+            self.tally.docker_lost();
         }
         self.status.connected = false;
         self.status.error = Some(error);
@@ -265,8 +276,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("tempdir");
         let socket = directory.path().join("docker.sock");
         let endpoint = Some(format!("unix://{}", socket.display()));
-        let (watch, mut receiver) =
-            Watch::start(&config::Docker { enabled: true, endpoint: endpoint.clone() });
+        let (watch, mut receiver) = Watch::start(
+            &config::Docker { enabled: true, endpoint: endpoint.clone() },
+            Tally::default(),
+        );
         let absent = until(&mut receiver, |seen| seen.status.error.is_some()).await;
         assert_eq!(Some(&absent.status.endpoint), endpoint.as_ref());
 
@@ -296,7 +309,8 @@ mod tests {
 
     #[tokio::test]
     async fn switched_off_it_knows_nothing() {
-        let (watch, receiver) = Watch::start(&config::Docker { enabled: false, endpoint: None });
+        let off = config::Docker { enabled: false, endpoint: None };
+        let (watch, receiver) = Watch::start(&off, Tally::default());
         assert_eq!(**receiver.borrow(), Containers::default());
         watch.stop().await;
     }

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use super::FirstError;
 use crate::config::Config;
 use crate::controller::listeners::Listeners;
+use crate::controller::metrics::Tally;
 use crate::controller::orphans::Orphan;
 use crate::controller::rendezvous::Rendezvous;
 use crate::controller::steering::Steering;
@@ -22,6 +23,7 @@ pub(super) struct Ground {
     pub(super) programs: Programs,
     pub(super) snapshots: watch::Receiver<Arc<Snapshot>>,
     pub(super) rendezvous: Rendezvous,
+    pub(super) tally: Tally,
 }
 
 /// The executables of this process: see [`Executables`].
@@ -64,6 +66,7 @@ impl Ground {
             fault,
             steered: self.steering.is_ebpf(),
             rendezvous: self.rendezvous.clone(),
+            tally: self.tally.clone(),
         }
     }
 

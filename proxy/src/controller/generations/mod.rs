@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use super::journal::{Entry, Journal};
 use super::listeners::Listeners;
+use super::metrics::Tally;
 use super::orphans::Orphan;
 use super::rendezvous::Rendezvous;
 use super::steering::{Steering, SteeringError};
@@ -111,6 +112,7 @@ impl Generations {
         config: &Config,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         orphans: Vec<Orphan>,
+        tally: Tally,
     ) -> Result<Self, FirstError> {
         let last_id = orphans.last().map_or(0, |newest| newest.generation);
         let (mut serving, draining): (Vec<_>, Vec<_>) =
@@ -126,6 +128,7 @@ impl Generations {
             programs: Programs { current: Arc::new(executable), previous: None, before: None },
             snapshots,
             rendezvous: Rendezvous::beside(&config.control_socket),
+            tally,
         };
         let mut others = ground.adopt_all(draining, config);
         for worker in &others {
@@ -138,7 +141,7 @@ impl Generations {
             Some((worker, listeners)) => (worker, listeners, last_id),
             None => ground.first(last_id + 1, config).await?,
         };
-        let journal = Journal::new(Vec::new());
+        let journal = Journal::new(Vec::new(), ground.tally.clone());
         Ok(Generations::of(active, others, |fleet| Common {
             ground,
             listeners,
@@ -156,6 +159,7 @@ impl Generations {
         state: &mut State,
         config: &Config,
         snapshots: watch::Receiver<Arc<Snapshot>>,
+        tally: Tally,
     ) -> io::Result<Self> {
         let rendezvous = Rendezvous::beside(&config.control_socket);
         let steering = Steering::resume(state.steering.clone()).map_err(io::Error::other)?;
@@ -174,18 +178,19 @@ impl Generations {
         };
         let mut resume = |worker: WorkerState| {
             let executable = program(worker.process.executable);
-            supervisor::Frozen::resume(worker, executable, snapshots.clone(), rendezvous.clone())
+            let (snapshots, rendezvous) = (snapshots.clone(), rendezvous.clone());
+            supervisor::Frozen::resume(worker, executable, snapshots, rendezvous, tally.clone())
         };
         let draining: Vec<_> =
             // One that drained and went meanwhile is nobody's loss.
             std::mem::take(&mut state.draining).into_iter().filter_map(|w| resume(w).ok()).collect();
         let active = resume(state.active.take().ok_or(io::ErrorKind::NotFound)?)?;
         let listeners = active.listeners();
-        let journal = Journal::new(std::mem::take(&mut state.handoffs));
+        let journal = Journal::new(std::mem::take(&mut state.handoffs), tally.clone());
         let last_id = state.last_generation;
         let draining = draining.into_iter().map(Worker::thaw).collect();
         Ok(Generations::of(Worker::thaw(active), draining, |fleet| Common {
-            ground: Ground { steering, programs, snapshots, rendezvous },
+            ground: Ground { steering, programs, snapshots, rendezvous, tally },
             listeners,
             last_id,
             journal,
@@ -237,6 +242,10 @@ impl Generations {
         self.common.fleet.subscribe()
     }
 
+    pub fn tally(&self) -> Tally {
+        self.common.ground.tally.clone()
+    }
+
     pub fn journal(&self) -> Journal {
         self.common.journal.clone()
     }
@@ -264,7 +273,12 @@ impl Generations {
                 self.advance(under_way, progress).await
             }
             Step::Gone(gone) => {
-                self.draining.remove(gone).join().await;
+                let gone = self.draining.remove(gone);
+                let id = gone.handle().generation();
+                gone.join().await;
+                // Its slot may count for another generation from now on.
+                let Ground { steering, tally, .. } = &self.common.ground;
+                tally.generation_ended(id, steering.counted(id));
                 self.publish();
                 None
             }
@@ -362,6 +376,7 @@ impl Frozen {
         state.draining = self.draining.iter().map(supervisor::Frozen::state).collect();
         state.steering = self.common.ground.steering.state();
         state.handoffs = self.common.journal.follow().borrow().to_vec();
+        state.totals = self.common.ground.tally.totals();
     }
 
     pub fn programs(&self) -> &Programs {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, Config, Mistakes};
 use crate::controller::admin::answers::Handoff;
 use crate::controller::generations::Launch;
+use crate::controller::metrics::Totals;
 use crate::controller::probe::Target;
 use crate::controller::selector::Parts;
 use crate::controller::steering::SteeringState;
@@ -48,6 +49,12 @@ pub struct State {
     pub ticket_keys: TicketKeys,
     /// What the prober has found, so that nobody is out of rotation until it is asked again.
     pub reachable: Vec<Target>,
+    /// Counters go on from there.
+    #[serde(default)]
+    pub totals: Totals,
+    /// Of the listener of `[metrics]`.
+    #[serde(default)]
+    pub metrics_socket: Option<RawFd>,
     pub next: Next,
 }
 
@@ -135,6 +142,7 @@ impl State {
         }
         all.extend(previous);
         all.extend(before);
+        all.extend(self.metrics_socket);
         for WorkerState { process, .. } in self.draining.iter().chain(&self.active) {
             all.extend([process.channel, process.executable]);
             all.extend(process.listeners.iter().map(|bound| bound.socket));

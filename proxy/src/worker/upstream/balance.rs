@@ -71,6 +71,7 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::protocol::snapshot::{self, Host, Route, Snapshot};
+    use crate::worker::host_book::HostBook;
     use crate::worker::table::Table;
     use crate::worker::upstream::Pools;
 
@@ -90,7 +91,7 @@ mod tests {
         let route = Route { path, replace_prefix: None, options, upstreams, hold: false };
         let host = Host::new("a", vec![route]);
         let snapshot = Snapshot { version: 1, hosts: vec![host], ..Snapshot::default() };
-        Pools::new(&Table::compile(snapshot).0, None)
+        Pools::new(&Table::compile(snapshot, &mut HostBook::new(1)).0, None)
     }
 
     fn turns(pool: &Pool, count: usize, balance: Balance) -> Vec<usize> {

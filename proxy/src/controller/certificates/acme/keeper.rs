@@ -26,6 +26,7 @@ use super::renewal::{self, Window};
 use super::shelf::Shelf;
 use super::{Progress, Stock};
 use crate::config::{self, ChallengeKind, Directory};
+use crate::controller::metrics::Tally;
 
 /// Orders under way at a time.
 const MOST_ORDERS: usize = 8;
@@ -62,6 +63,7 @@ pub struct Keeper {
     unstored: HashMap<String, Instant>,
     /// When a certificate that ends soon was last warned of.
     warned: HashMap<String, OffsetDateTime>,
+    tally: Tally,
 }
 
 /// What was done beside orders, for the certificate of this id.
@@ -77,6 +79,7 @@ impl Keeper {
         board: Board,
         wishes: watch::Receiver<Arc<Wishes>>,
         gate: Gate,
+        tally: Tally,
     ) -> Self {
         Keeper {
             shelf,
@@ -95,6 +98,7 @@ impl Keeper {
             looks: HashMap::new(),
             unstored: HashMap::new(),
             warned: HashMap::new(),
+            tally,
         }
     }
 
@@ -212,6 +216,7 @@ impl Keeper {
 
     fn note(&mut self, id: &str, directory: &Directory, outcome: Outcome) {
         self.under_way.remove(id);
+        self.tally.order_ended(outcome.result.is_ok());
         let record = self.records.entry(id.to_owned()).or_default();
         record.pending = outcome.pending;
         let answer = match outcome.result {

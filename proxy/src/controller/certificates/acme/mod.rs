@@ -38,6 +38,7 @@ use self::record::Record;
 use self::shelf::Shelf;
 use super::Problem;
 use crate::controller::generations::Fleet;
+use crate::controller::metrics::Tally;
 use crate::controller::store::StoreError;
 use crate::protocol::snapshot::{Challenges, Snapshot};
 
@@ -74,6 +75,7 @@ pub struct Surroundings {
     pub wishes: watch::Receiver<Arc<Wishes>>,
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
     pub fleet: watch::Receiver<Arc<Fleet>>,
+    pub tally: Tally,
 }
 
 /// What is on disk, before anything is done about it.
@@ -111,11 +113,11 @@ impl Opened {
 
     /// Begins to see to what is wanted.
     pub fn start(self, around: Surroundings) -> Acme {
-        let Surroundings { wishes, snapshots, fleet } = around;
+        let Surroundings { wishes, snapshots, fleet, tally } = around;
         let board = Board { stock: self.stock, snapshots, fleet };
         let gate = Gate::default();
         let (desk, requests) = Desk::open();
-        let keeper = Keeper::new(self.shelf, self.records, board, wishes, gate.clone());
+        let keeper = Keeper::new(self.shelf, self.records, board, wishes, gate.clone(), tally);
         let (stop, stopped) = oneshot::channel();
         Acme { stop, gate, desk, task: tokio::spawn(keeper.run(requests, stopped)) }
     }

@@ -1,0 +1,118 @@
+//! The listener of `[metrics]`: bound before anything depends on it, kept across reloads and upgrades.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::server::{Server, Sources};
+use crate::config;
+use crate::sys;
+
+/// A socket for an address of a configuration that is not live yet.
+#[derive(Debug)]
+pub struct Bound(TcpListener);
+
+/// What tells metrics, as the configuration that is live has it.
+#[derive(Debug)]
+pub struct Metrics {
+    sources: Arc<Sources>,
+    names: watch::Sender<Arc<[String]>>,
+    serving: Option<Serving>,
+}
+
+#[derive(Debug)]
+struct Serving {
+    /// As the configuration has it: the port may be 0.
+    wanted: SocketAddr,
+    socket: RawFd,
+    server: Server,
+}
+
+impl Bound {
+    /// # Errors
+    /// The one line for people.
+    pub fn bind(address: SocketAddr) -> Result<Self, String> {
+        // The standard library sets SO_REUSEADDR: what a controller before left does not matter.
+        let bound = StdListener::bind(address).and_then(watched);
+        bound.map(Bound).map_err(|error| format!("metrics.listen {address}: {error}"))
+    }
+
+    /// The socket of the program that this process was.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub fn resume(socket: RawFd) -> io::Result<Self> {
+        watched(sys::own_inherited(socket).into()).map(Bound)
+    }
+}
+
+fn watched(listener: StdListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+impl Metrics {
+    /// Serves nobody yet.
+    pub fn new(sources: Sources) -> Self {
+        let names = watch::Sender::new(Arc::default());
+        Metrics { sources: Arc::new(sources), names, serving: None }
+    }
+
+    /// The socket that a configuration needs and that is not there: the one step that can fail.
+    ///
+    /// # Errors
+    /// The one line for people.
+    pub fn prepare(&self, config: &config::Metrics) -> Result<Option<Bound>, String> {
+        let serving = self.serving.as_ref().map(|serving| serving.wanted);
+        match config.listen {
+            Some(wanted) if serving != Some(wanted) => Bound::bind(wanted).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes a configuration live. Without a new socket the one that is there serves on.
+    pub async fn configure(&mut self, config: &config::Metrics, bound: Option<Bound>) {
+        self.names.send_replace(config.hosts.as_slice().into());
+        let is_over = config.listen.is_none() || bound.is_some();
+        if let Some(serving) = self.serving.take_if(|_| is_over) {
+            serving.server.stop().await;
+        }
+        if let (Some(wanted), Some(Bound(listener))) = (config.listen, bound) {
+            announce(&listener);
+            let socket = listener.as_raw_fd();
+            let server = Server::start(listener, self.names.subscribe(), self.sources.clone());
+            self.serving = Some(Serving { wanted, socket, server });
+        }
+    }
+
+    /// For the next program of this process.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.serving.as_ref().map(|serving| serving.socket)
+    }
+
+    pub async fn stop(self) {
+        if let Some(serving) = self.serving {
+            serving.server.stop().await;
+        }
+    }
+}
+
+fn announce(listener: &TcpListener) {
+    let Ok(address) = listener.local_addr() else { return };
+    tracing::info!("metrics at http://{address}/metrics");
+    if !address.ip().is_loopback() {
+        tracing::warn!("{}", exposed(address));
+    }
+}
+
+/// What to say of an address that others may reach.
+pub fn exposed(address: SocketAddr) -> String {
+    format!(
+        "metrics.listen {address}: whoever reaches it reads the names of all hosts and how much they \
+         are asked: see to it that only your monitoring does"
+    )
+}

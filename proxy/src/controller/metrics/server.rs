@@ -1,0 +1,301 @@
+//! What the listener of `[metrics]` answers. Whoever reaches it may ask: it tells, and takes no order.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
+
+use super::exposition::Format;
+use super::families::Report;
+use super::tally::{Load, Tally};
+use crate::controller::admin::server::View;
+use crate::controller::generations::Fleet;
+use crate::controller::steering::Steering;
+use crate::controller::supervisor::{Handle, State};
+
+/// Connections at a time; more wait in the kernel's queue.
+const MAX_CONNECTIONS: usize = 32;
+/// For the one request of a connection, and its answer.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+/// For a worker to tell its counters: what it told last counts after it.
+const STATS_LIMIT: Duration = Duration::from_secs(1);
+/// When accept fails for want of descriptors, the next one would at once too.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the server answers from.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    pub started: SystemTime,
+    pub steering: Arc<Steering>,
+    pub fleet: watch::Receiver<Arc<Fleet>>,
+    pub view: watch::Receiver<Arc<View>>,
+    pub tally: Tally,
+    /// Workers route by what is known of containers, or there is no Docker to ask: they did from the
+    /// start, or Docker has listed since.
+    pub knows_routes: bool,
+}
+
+/// The running server.
+#[derive(Debug)]
+pub struct Server {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// Names that a request may be for; replaced whole.
+pub type Names = watch::Receiver<Arc<[String]>>;
+
+impl Server {
+    pub fn start(listener: TcpListener, names: Names, sources: Arc<Sources>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        Server { stop, task: tokio::spawn(accept(listener, names, sources, stopped)) }
+    }
+
+    /// Closes the socket and every connection.
+    pub async fn stop(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            tracing::error!("metrics: {error}");
+        }
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    names: Names,
+    sources: Arc<Sources>,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stop => return,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    let connection = serve(stream, names.borrow().clone(), sources.clone());
+                    connections.spawn(timeout(CONNECTION_LIMIT, connection));
+                }
+                Err(error) => {
+                    tracing::warn!("metrics: accept: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// One request: a scraper comes once in a while, and an idle connection would hold a place.
+async fn serve(stream: TcpStream, names: Arc<[String]>, sources: Arc<Sources>) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let (names, sources) = (names.clone(), sources.clone());
+        async move { Ok::<_, Infallible>(answer(&request, &names, &sources).await) }
+    });
+    let mut connection = hyper::server::conn::http1::Builder::new();
+    connection.keep_alive(false);
+    if let Err(error) = connection.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!("metrics: {error}");
+    }
+}
+
+async fn answer<B>(request: &Request<B>, names: &[String], sources: &Sources) -> Answer {
+    if !is_for_us(request, names) {
+        let text = "no name of this listener: ask by address, or add the name to metrics.hosts\n";
+        return plain(StatusCode::MISDIRECTED_REQUEST, text);
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, "this is asked with GET\n");
+    }
+    match request.uri().path() {
+        "/metrics" => {
+            let format = Format::asked_for(request.headers().get(header::ACCEPT));
+            let text = report(sources).await.write(format);
+            text_of(StatusCode::OK, format.content_type(), text)
+        }
+        "/healthz" => verdict(is_healthy(sources).await),
+        "/readyz" => verdict(is_ready(sources)),
+        _ => plain(StatusCode::NOT_FOUND, "GET /metrics, /healthz or /readyz\n"),
+    }
+}
+
+/// A page in a browser reaches loopback too, and by a name of its own that it leads there (DNS
+/// rebinding) it could read what we answer. It has no address for a name.
+fn is_for_us<B>(request: &Request<B>, names: &[String]) -> bool {
+    let field = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    let Some(authority) = request.uri().authority().map(|a| a.as_str()).or(field) else {
+        return false;
+    };
+    let name = match authority.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => authority,
+    };
+    let address = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    address.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || names.iter().any(|known| known.eq_ignore_ascii_case(name.trim_end_matches('.')))
+}
+
+async fn report(sources: &Sources) -> Report {
+    let fleet = sources.fleet.borrow().clone();
+    let workers: Vec<_> = all(&fleet).collect();
+    // That they answer is enough: what they say is added to the tally on its way.
+    futures_util::future::join_all(workers.iter().map(|worker| worker.stats(STATS_LIMIT))).await;
+    let mut generations =
+        BTreeMap::from([("active", 0), ("canary", 0), ("draining", 0), ("starting", 0)]);
+    let mut load = Load::default();
+    for worker in workers {
+        let status = worker.status();
+        let id = worker.generation();
+        sources.tally.steered(id, sources.steering.counted(id));
+        load = load.and(status.load);
+        *generations.entry(state(worker, &fleet)).or_default() += 1;
+    }
+    generations.remove(State::Gone.as_str());
+    Report {
+        started: sources.started,
+        totals: sources.tally.totals(),
+        load,
+        generations,
+        is_steered: sources.steering.is_ebpf(),
+        view: sources.view.borrow().clone(),
+    }
+}
+
+fn all(fleet: &Fleet) -> impl Iterator<Item = &Handle> {
+    fleet.draining.iter().chain([&fleet.active]).chain(&fleet.canary)
+}
+
+fn state(worker: &Handle, fleet: &Fleet) -> &'static str {
+    let is_canary = fleet.canary.as_ref().is_some_and(|c| c.generation() == worker.generation());
+    match worker.status().state {
+        State::Active if is_canary => "canary",
+        other => other.as_str(),
+    }
+}
+
+/// That this is answered shows that the controller lives.
+async fn is_healthy(sources: &Sources) -> Result<(), &'static str> {
+    let active = sources.fleet.borrow().active.clone();
+    if !active.is_active() {
+        return Err("the worker is starting or draining");
+    }
+    match active.stats(STATS_LIMIT).await {
+        Some(_) => Ok(()),
+        None => Err("the worker does not answer"),
+    }
+}
+
+fn is_ready(sources: &Sources) -> Result<(), &'static str> {
+    if !sources.fleet.borrow().active.is_active() {
+        return Err("the worker is starting or draining");
+    }
+    match sources.knows_routes || sources.view.borrow().docker.last_sync.is_some() {
+        true => Ok(()),
+        false => Err("Docker has not listed its containers yet"),
+    }
+}
+
+fn verdict(verdict: Result<(), &str>) -> Answer {
+    match verdict {
+        Ok(()) => plain(StatusCode::OK, "ok\n"),
+        Err(why) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
+    }
+}
+
+fn plain(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    text_of(status, HeaderValue::from_static("text/plain; charset=utf-8"), text)
+}
+
+fn text_of(status: StatusCode, kind: HeaderValue, text: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_anybody_can_lead_here_are_refused() {
+        let names = ["metrics.example.com".to_owned()];
+        for (host, want) in [
+            (Some("127.0.0.1:9180"), true),
+            (Some("10.1.2.3"), true),
+            (Some("[::1]:9180"), true),
+            (Some("[2001:db8::1]"), true),
+            (Some("localhost:9180"), true),
+            (Some("Localhost"), true),
+            (Some("Metrics.Example.com:9180"), true),
+            (Some("metrics.example.com."), true),
+            (Some("evil.example.com:9180"), false),
+            (Some("127.0.0.1.evil.example.com"), false),
+            (Some("localhost.evil.example.com"), false),
+            (Some(""), false),
+            (None, false),
+        ] {
+            let request = Request::get("/metrics");
+            let request = match host {
+                Some(host) => request.header(header::HOST, host),
+                None => request,
+            };
+            let request = request.body(()).expect("a request");
+            assert_eq!(is_for_us(&request, &names), want, "{host:?}");
+        }
+        // The target says it itself (RFC 9112 section 3.2.2).
+        let request = Request::get("http://evil.example.com/metrics").header(header::HOST, "[::1]");
+        assert!(!is_for_us(&request.body(()).expect("a request"), &names));
+    }
+
+    fn sources(knows_routes: bool) -> Sources {
+        let fleet = Fleet {
+            active: Handle::silent(),
+            canary: None,
+            draining: vec![],
+            listeners: Arc::default(),
+        };
+        Sources {
+            started: SystemTime::UNIX_EPOCH,
+            steering: Arc::new(Steering::Inherit { why: "a test".to_owned() }),
+            fleet: watch::channel(Arc::new(fleet)).1,
+            view: watch::channel(Arc::default()).1,
+            tally: Tally::default(),
+            knows_routes,
+        }
+    }
+
+    #[tokio::test]
+    async fn each_path_has_its_answer() {
+        for (method, path, knows_routes, want) in [
+            (Method::GET, "/metrics", true, StatusCode::OK),
+            (Method::HEAD, "/metrics", true, StatusCode::OK),
+            (Method::POST, "/metrics", true, StatusCode::METHOD_NOT_ALLOWED),
+            // Nobody is behind its handle.
+            (Method::GET, "/healthz", true, StatusCode::SERVICE_UNAVAILABLE),
+            (Method::GET, "/readyz", true, StatusCode::OK),
+            (Method::GET, "/readyz", false, StatusCode::SERVICE_UNAVAILABLE),
+            (Method::GET, "/", true, StatusCode::NOT_FOUND),
+        ] {
+            let request = Request::builder().method(&method).uri(path);
+            let request = request.header(header::HOST, "[::1]").body(()).expect("a request");
+            let answer = answer(&request, &[], &sources(knows_routes)).await;
+            assert_eq!(answer.status(), want, "{method} {path} {knows_routes}");
+        }
+    }
+}

@@ -2,41 +2,96 @@
 
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use baton_load::{Kind, Load, Target, Upstream};
-use baton_tests::{Baton, Container, Docker, IMAGE, baton_binary, until};
+use baton_tests::{Baton, Config, Container, Docker, IMAGE, baton_binary, until};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::stage::{LIMIT, text};
 use crate::{PLAIN, more_requests, nobody_felt_anything, routed_to};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_service_manager_hears_that_it_serves_and_that_it_stops() {
-    let directory = tempfile::tempdir().expect("temp dir");
-    let path = directory.path().join("notify");
-    let manager = UnixDatagram::bind(&path).expect("a socket");
-    manager.set_read_timeout(Some(LIMIT)).expect("a timeout");
-    let hear = || {
-        let mut message = [0; 4096];
-        let length = manager.recv(&mut message).expect("a message");
-        String::from_utf8_lossy(&message[..length]).into_owned()
-    };
-    let hear_until = |wanted: &str| while !hear().lines().any(|line| line == wanted) {};
-
+    let manager = Manager::start();
     let upstream = Upstream::start("one").await.expect("upstream");
-    let config = routed_to(&upstream.address());
-    let baton = Baton::start_with(config, &[("NOTIFY_SOCKET", &path)]).await;
-    hear_until("READY=1");
+    let baton = manager.run(routed_to(&upstream.address())).await;
+    manager.hear_until("READY=1");
     let pid = baton.pid();
     let output = baton.command(&["upgrade"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(baton.status_json()["pid"], pid);
     // The program that it has become goes on to tell.
-    hear_until("READY=1");
+    manager.hear_until("READY=1");
     // What it says waits in the socket meanwhile.
     assert!(baton.stop().await.success());
-    hear_until("STOPPING=1");
+    let heard = manager.hear_until("STOPPING=1");
+    // Nobody watches.
+    assert!(!heard.iter().any(|line| line == ALIVE), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_service_manager_that_watches_hears_signs_of_life_as_long_as_the_loop_runs() {
+    let manager = Manager::start();
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let config = routed_to(&upstream.address()).variable("WATCHDOG_USEC", "200000");
+    let baton = manager.run(config).await;
+    manager.hear_until(ALIVE);
+    let began = Instant::now();
+    manager.hear_until(ALIVE);
+    manager.hear_until(ALIVE);
+    assert!(began.elapsed() >= Duration::from_millis(100), "{:?}", began.elapsed());
+    let output = baton.command(&["upgrade"]);
+    assert!(output.status.success(), "{output:?}");
+    manager.hear_until("READY=1");
+    manager.hear_until(ALIVE);
+    manager.hear_until(ALIVE);
+    assert!(baton.stop().await.success());
+    manager.hear_until("STOPPING=1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn signs_of_life_are_not_for_a_service_manager_that_watches_another() {
+    let manager = Manager::start();
+    let config = routed_to(&"127.0.0.1:1").variable("WATCHDOG_USEC", "1000");
+    assert!(manager.run(config.variable("WATCHDOG_PID", "1")).await.stop().await.success());
+    let heard = manager.hear_until("STOPPING=1");
+    assert!(!heard.iter().any(|line| line == ALIVE), "{heard:?}");
+}
+
+const ALIVE: &str = "WATCHDOG=1";
+
+/// The service manager's end of sd_notify(3).
+struct Manager {
+    directory: TempDir,
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    fn start() -> Self {
+        let directory = tempfile::tempdir().expect("temp dir");
+        let socket = UnixDatagram::bind(directory.path().join("notify")).expect("a socket");
+        socket.set_read_timeout(Some(LIMIT)).expect("a timeout");
+        Manager { directory, socket }
+    }
+
+    async fn run(&self, config: Config) -> Baton {
+        let path = self.directory.path().join("notify");
+        Baton::start_with(config, &[("NOTIFY_SOCKET", &path)]).await
+    }
+
+    /// Everything up to this line.
+    fn hear_until(&self, wanted: &str) -> Vec<String> {
+        let mut heard = Vec::new();
+        while !heard.iter().any(|line| line == wanted) {
+            let mut message = [0; 4096];
+            let length = self.socket.recv(&mut message).expect("a message");
+            let message = String::from_utf8_lossy(&message[..length]).into_owned();
+            heard.extend(message.lines().map(str::to_owned));
+        }
+        heard
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,4 +36,5 @@ mod unix_http;
 pub mod upgrade;
 mod vacancies;
 mod view;
+mod watchdog;
 pub mod worker_process;

@@ -9,9 +9,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 
-use super::{Controller, Pending};
+use super::{Controller, Pending, notify};
 use crate::config;
 use crate::controller::admin::answers::{Begun, Refused, UpgradeOrder};
 use crate::controller::admin::server::{BegunReply, Order};
@@ -106,6 +107,8 @@ impl Controller<'_> {
     /// Becomes another program. Returns, with everything as it was, when that failed.
     pub(super) async fn become_program(mut self, becoming: Becoming) -> io::Result<Self> {
         let Becoming { executables, program, next } = becoming;
+        // The loop stands still until the next program's begins.
+        notify(&[NotifyState::Watchdog]);
         // What was asked of a CA is answered and on disk before this program ends: the next one goes
         // on with it.
         let closed = refusing(&mut self.orders, self.gate.close()).await;

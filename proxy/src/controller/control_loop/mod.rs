@@ -28,6 +28,7 @@ use super::probe::{Prober, Target};
 use super::publisher::Publisher;
 use super::signals::{Signal, Signals};
 use super::upgrade::state::Next;
+use super::watchdog::Watchdog;
 use crate::config::Config;
 use becoming::{Becoming, tell};
 use reloading::answer;
@@ -129,6 +130,7 @@ impl Controller<'_> {
     async fn serve(&mut self, signals: &mut Signals) -> Leave {
         let first_list_limit = Instant::now() + FIRST_LIST_LIMIT;
         let mut ready = false;
+        let mut watchdog = Watchdog::of_environment();
         loop {
             let becoming = tokio::select! {
                 step = self.generations.next() => match self.generations.follow(step).await {
@@ -145,6 +147,7 @@ impl Controller<'_> {
                 Ok(()) = self.stock.changed() => { self.publish(); None }
                 () = sleep(until_due(self.publisher.due())) => { self.publish(); None }
                 () = sleep_until(first_list_limit), if !ready => None,
+                () = watchdog.due() => { notify(&[NotifyState::Watchdog]); None }
             };
             if let Some(becoming) = becoming {
                 return Leave::Become(becoming);

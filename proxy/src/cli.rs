@@ -24,7 +24,8 @@ use crate::sys;
     version,
     propagate_version = true,
     after_help = "\
-Exit status: 0 done, 1 refused or failed (stderr says why and what to do), 2 wrong usage."
+Exit status: 0 done, 1 refused or failed (stderr says why and what to do), 2 wrong usage, 78 the
+configuration is invalid."
 )]
 pub struct Cli {
     #[command(subcommand)]

@@ -9,20 +9,24 @@ use anyhow::bail;
 use baton::cli::{
     AskArgs, CertsArgs, Cli, Command, DemoArgs, HostArgs, MaintenanceArgs, UpgradeArgs, WorkerArgs,
 };
-use baton::config;
+use baton::config::{self, Mistakes};
 use baton::controller::admin::answers::{
     CertificateOrder, CertificateOutcome, Handoff, Intervened, InterventionOrder, Reloaded, Step,
     UpgradeOrder, Wanted,
 };
 use baton::controller::admin::{client, tables};
 use baton::controller::certificates::import;
-use baton::controller::{check, run, upgrade};
+use baton::controller::run::{self, RunError};
+use baton::controller::{check, upgrade};
 use baton::protocol::WORKER_NAME;
 use baton::{demo, worker};
 use clap::Parser;
 use http::Method;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+/// EX_CONFIG of sysexits.h: the unit of systemd does not start it again.
+const INVALID_CONFIGURATION: u8 = 78;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -50,8 +54,16 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("baton: {error}");
-            ExitCode::FAILURE
+            exit_status(&error)
         }
+    }
+}
+
+fn exit_status(error: &anyhow::Error) -> ExitCode {
+    let of_run = error.downcast_ref::<RunError>();
+    match error.is::<Mistakes>() || matches!(of_run, Some(RunError::Config(_))) {
+        true => ExitCode::from(INVALID_CONFIGURATION),
+        false => ExitCode::FAILURE,
     }
 }
 

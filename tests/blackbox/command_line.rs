@@ -27,7 +27,7 @@ fn check_accepts_a_good_file() {
 fn check_says_every_mistake_with_its_line_and_the_nearest_key() {
     let output =
         check("thread = 2\n[listen]\nhttp = [\"nonsense\"]\n[tmeouts]\nconnect = \"1s\"\n");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
     let said = String::from_utf8_lossy(&output.stderr);
     for word in ["baton.toml:1", "threads", "baton.toml:3", "nonsense", "baton.toml:4", "timeouts"]
     {
@@ -41,8 +41,17 @@ fn a_named_file_that_is_not_there_is_an_error() {
         .args(["check", "--config", "/nonexistent/baton.toml"])
         .output()
         .expect("baton starts");
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("/nonexistent/baton.toml"));
+}
+
+/// The unit of systemd does not start it again.
+#[tokio::test]
+async fn an_invalid_configuration_is_status_78() {
+    let mut baton = Baton::spawn(&Config::new().top("thread = 2"));
+    let status = baton.ended().await;
+    assert_eq!(status.code(), Some(78), "{}", baton.stderr());
+    assert!(baton.stderr().contains("threads"), "{}", baton.stderr());
 }
 
 #[test]

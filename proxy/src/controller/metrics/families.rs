@@ -246,3 +246,141 @@ impl Report {
         family.sample(&[("outcome", "failed")], self.totals.orders_failed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use http::{Method, StatusCode};
+
+    use super::*;
+    use crate::controller::admin::answers::{Certificate, Route, Upstream};
+    use crate::protocol::stats::{Durations, HostStats, RequestKind};
+
+    const ALERTS: &str = include_str!("../../../../deploy/prometheus/alerts.yml");
+    const DASHBOARD: &str = include_str!("../../../../deploy/grafana/baton.json");
+
+    /// Everything that there can be, once.
+    fn full() -> Report {
+        let mut durations = Durations::default();
+        durations.record(std::time::Duration::from_millis(3));
+        let mut host = HostStats::default();
+        host.add(RequestKind::new(true, &Method::GET, Some(StatusCode::OK)), 1);
+        host.durations.clone_from(&durations);
+        host.upstream_heads.clone_from(&durations);
+        let mut totals = Totals::default();
+        totals.workers.hosts.insert("a.test".to_owned(), host);
+        totals.handoffs.entry("upgrade".to_owned()).or_default().insert("done".to_owned(), 1);
+        totals.handoff_durations.insert("upgrade".to_owned(), durations);
+        let mut view = View::default();
+        view.routes.routes = ["up", "starting"].map(route).into();
+        view.certificates =
+            ["2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"].map(certificate).into();
+        Report {
+            started: UNIX_EPOCH + std::time::Duration::from_secs(7),
+            totals,
+            load: Load::default(),
+            generations: BTreeMap::from([("active", 1)]),
+            is_steered: true,
+            view: Arc::new(view),
+        }
+    }
+
+    fn route(state: &str) -> Route {
+        let upstream = Upstream {
+            address: None,
+            protocol: "http".to_owned(),
+            weight: 1,
+            container: None,
+            state: state.to_owned(),
+        };
+        Route {
+            host: "a.test".to_owned(),
+            path: format!("/{state}"),
+            replace_prefix: None,
+            upstreams: vec![upstream],
+            certificate: None,
+            intervention: None,
+        }
+    }
+
+    fn certificate(not_after: &str) -> Certificate {
+        Certificate {
+            names: vec!["a.test".to_owned()],
+            kind: "acme".to_owned(),
+            issuer: "a CA".to_owned(),
+            not_after: Some(not_after.to_owned()),
+            next_renewal: None,
+            state: "valid".to_owned(),
+            last_error: None,
+            next_try: None,
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_told() {
+        let text = full().write(Format::Prometheus);
+        for line in [
+            "baton_requests_total{host=\"a.test\",protocol=\"http2\",method=\"read\",status=\"2xx\"} 1",
+            "baton_request_duration_seconds_bucket{host=\"a.test\",le=\"0.005\"} 1",
+            "baton_upstreams{host=\"a.test\",state=\"up\"} 1",
+            "baton_upstreams{host=\"a.test\",state=\"down\"} 1",
+            "baton_start_time_seconds 7",
+            "baton_handoffs_total{kind=\"upgrade\",outcome=\"done\"} 1",
+            // The one that lasts.
+            "baton_certificate_expiry_timestamp_seconds{name=\"a.test\",kind=\"acme\"} 1769904000",
+            "baton_certificates{kind=\"acme\",state=\"valid\"} 2",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in:\n{text}");
+        }
+    }
+
+    fn names(text: &str) -> BTreeSet<&str> {
+        let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        text.split(|c| !is_part(c)).filter(|word| word.starts_with("baton_")).collect()
+    }
+
+    /// Selectors of series: the name, and the names of labels.
+    fn selectors(text: &str) -> Vec<(&str, Vec<&str>)> {
+        let expression =
+            regex::Regex::new(r"(baton_[a-z0-9_]+)\{([^{}]*)\}").expect("an expression");
+        let label = regex::Regex::new(r"([a-z]+)(?:=~|!=|!~|=)").expect("an expression");
+        expression
+            .captures_iter(text)
+            .map(|found| {
+                let (_, [name, labels]) = found.extract();
+                (
+                    name,
+                    label
+                        .find_iter(labels)
+                        .map(|m| m.as_str().trim_end_matches(['=', '~', '!']))
+                        .collect(),
+                )
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_dashboard_and_the_alerts_ask_for_what_there_is() {
+        let text = full().write(Format::Prometheus);
+        let samples: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let known: BTreeSet<&str> =
+            samples.iter().filter_map(|sample| sample.split(['{', ' ']).next()).collect();
+        for asked in [ALERTS, DASHBOARD] {
+            let unknown: Vec<_> = names(asked).difference(&known).copied().collect();
+            assert!(unknown.is_empty(), "{unknown:?}");
+            for (name, labels) in selectors(asked) {
+                let has = |label: &str| {
+                    let label = format!("{label}=\"");
+                    samples.iter().any(|sample| sample.starts_with(name) && sample.contains(&label))
+                };
+                // Prometheus adds the instance.
+                let unknown = labels.iter().find(|label| **label != "instance" && !has(label));
+                assert_eq!(unknown, None, "{name}");
+            }
+        }
+        assert!(selectors(DASHBOARD).len() > 20 && selectors(ALERTS).len() > 3);
+        serde_json::from_str::<serde_json::Value>(DASHBOARD).expect("JSON");
+        serde_saphyr::from_str::<serde_json::Value>(ALERTS).expect("YAML");
+    }
+}

@@ -6,6 +6,7 @@ use baton_load::{Kind, Load, Running, Upstream};
 use baton_tests::{Baton, Config, Docker, Scrape, exchange, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::sync::oneshot;
 
 use crate::stage::{LIMIT, Mode, Stage, in_modes};
 use crate::{APP, more_requests, nobody_felt_anything, routed_to};
@@ -38,8 +39,12 @@ async fn counters_do_not_fall_across_handoffs_upgrades_and_deaths(mode: Mode) {
 
     let load = self::load(baton);
     more_requests(&load, 100).await;
-    stage.done(&["upgrade"], 3);
     let listener = baton.metrics_address();
+    let (stop, stopped) = oneshot::channel();
+    let scrapes = tokio::spawn(scrape_until(stopped, listener));
+    stage.done(&["upgrade"], 3);
+    drop(stop);
+    assert!(scrapes.await.expect("every scrape is answered") > 1);
     sent += finish(load).await;
     stage.draining_at_most(0).await;
     let upgraded = counted(baton, sent).await;
@@ -101,6 +106,19 @@ async fn workers_that_are_taken_over_do_not_count_twice(mode: Mode) {
     let sent = finish(load(&stage.baton)).await;
     // What its predecessor had told is not told again.
     counted(&stage.baton, sent).await;
+}
+
+/// Scrapes all the time, none of which may fail or tell less than the one before. How many there were.
+async fn scrape_until(mut stop: oneshot::Receiver<()>, address: SocketAddr) -> usize {
+    let mut last = Scrape::of(address).await;
+    let mut count = 1;
+    while stop.try_recv() == Err(oneshot::error::TryRecvError::Empty) {
+        let next = Scrape::of(address).await;
+        next.assert_nothing_fell_since(&last);
+        last = next;
+        count += 1;
+    }
+    count
 }
 
 fn load(baton: &Baton) -> Running {

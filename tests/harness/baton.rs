@@ -20,7 +20,6 @@ use crate::binaries::baton_binary;
 use crate::config::Config;
 use crate::curl::Curl;
 use crate::namespace::Namespace;
-use crate::raw::exchange;
 use crate::scrape::Scrape;
 use crate::wait::until;
 
@@ -267,10 +266,7 @@ impl Baton {
 
     /// What Prometheus would read.
     pub async fn scrape(&self) -> Scrape {
-        let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
-        let answer = exchange(self.metrics_address(), request).await;
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        Scrape::read(answer.split_once("\r\n\r\n").expect("a body").1)
+        Scrape::of(self.metrics_address()).await
     }
 
     /// The access log.

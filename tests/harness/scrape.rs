@@ -2,6 +2,9 @@
 //! may stumble over is a failure here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use crate::raw::exchange;
 
 /// Prometheus text 0.0.4, or OpenMetrics 1.0 where it ends with `# EOF`.
 #[derive(Debug, Clone)]
@@ -13,6 +16,17 @@ pub struct Scrape {
 }
 
 impl Scrape {
+    /// What is told there now.
+    ///
+    /// # Panics
+    /// Where it is not, or the text is wrong.
+    pub async fn of(address: SocketAddr) -> Self {
+        let request = "GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+        let answer = exchange(address, request).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        Scrape::read(answer.split_once("\r\n\r\n").expect("a body").1)
+    }
+
     /// # Panics
     /// Where the text is wrong.
     pub fn read(text: &str) -> Self {

@@ -114,7 +114,7 @@ async fn control(
     }
     publisher.intervene(load_interventions(&config.state_dir)?);
 
-    let begun = match before {
+    let mut begun = match before {
         None => Begin::anew(config, &mut publisher, tally).await?,
         Some(state) => Begin::resume(config, &publisher, state, tally)?,
     };
@@ -126,15 +126,7 @@ async fn control(
         fleet: begun.generations.fleet(),
         tally: begun.generations.tally(),
     });
-    let mut metrics = Metrics::new(metrics::Sources {
-        started: begun.started,
-        steering: begun.generations.steering(),
-        fleet: begun.generations.fleet(),
-        view: publisher.views(),
-        tally: begun.generations.tally(),
-        knows_routes: begun.holding || publisher.is_held() || !config.docker.enabled,
-    });
-    metrics.configure(&config.metrics, begun.metrics).await;
+    let metrics = begun.tell_metrics(config, &publisher).await;
 
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let control_socket = begun.control_socket.descriptor();
@@ -235,7 +227,7 @@ impl Begin {
             .map_err(RunError::Resume)?;
         let (prober, reachable) = Prober::start(std::mem::take(&mut state.reachable));
         let metrics = match state.metrics_socket {
-            Some(socket) => Some(Bound::resume(socket).map_err(RunError::Resume)?),
+            Some(socket) => Some(Bound::resume(socket)),
             None => bind_metrics(config),
         };
         let generations = Generations::resume(&mut state, config, publisher.snapshots(), tally);
@@ -249,6 +241,19 @@ impl Begin {
             holding: config.docker.enabled,
             next: Some(state.next),
         })
+    }
+
+    async fn tell_metrics(&mut self, config: &Config, publisher: &Publisher) -> Metrics {
+        let mut metrics = Metrics::new(metrics::Sources {
+            started: self.started,
+            steering: self.generations.steering(),
+            fleet: self.generations.fleet(),
+            view: publisher.views(),
+            tally: self.generations.tally(),
+            knows_routes: self.holding || publisher.is_held() || !config.docker.enabled,
+        });
+        metrics.configure(&config.metrics, self.metrics.take()).await;
+        metrics
     }
 }
 

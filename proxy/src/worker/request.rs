@@ -79,8 +79,7 @@ pub async fn serve<D: Downstream>(
         let Found { host, route, target } = match found {
             Ok(found) => found,
             Err(page) => {
-                let answered = answer(local, client, head, &page, hsts, &mut record).await;
-                break (answered, counts);
+                break (answer(local, client, head, &page, hsts, &mut record).await, counts);
             }
         };
         let pool = routing.pools.pool(route.pool);
@@ -113,8 +112,7 @@ pub async fn serve<D: Downstream>(
         match patience.wait(local, (&routing, route), lack, client).await {
             Waited::News => routing = local.routing(),
             Waited::Over => {
-                let answered = answer(local, client, head, &page, hsts, &mut record).await;
-                break (answered, counts);
+                break (answer(local, client, head, &page, hsts, &mut record).await, counts);
             }
             Waited::Gone => break (Outcome::Broken, counts),
         }

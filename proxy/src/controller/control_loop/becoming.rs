@@ -112,10 +112,33 @@ impl Controller<'_> {
         // What was asked of a CA is answered and on disk before this program ends: the next one goes
         // on with it.
         let closed = refusing(&mut self.orders, self.gate.close()).await;
+        // What is told meanwhile might be more than the state holds.
+        refusing(&mut self.orders, self.metrics.pause()).await;
+        let mut state = self.state(executables, next);
         let Some(frozen) = self.generations.freeze().await else {
             return Err(io::Error::other("the active worker is gone"));
         };
-        let mut state = State {
+        frozen.describe(&mut state);
+        let understood = refusing(&mut self.orders, upgrade::ask(&program, &state)).await;
+        let error = match understood {
+            Err(error) => error,
+            Ok(understood) => {
+                let _paused = refusing(&mut self.orders, self.admin.pause()).await;
+                understood.exec(self.config_path)
+            }
+        };
+        drop(closed);
+        self.metrics.go_on();
+        self.generations = frozen.thaw();
+        let (Next::HandOver { journal, .. } | Next::GoOn { journal, .. }) = state.next;
+        let entry = self.generations.journal().resume(journal, SystemTime::now());
+        entry.failed(&format!("{error}: nothing has changed"));
+        Ok(self)
+    }
+
+    /// All but what generations have.
+    fn state(&self, executables: Executables, next: Next) -> State {
+        State {
             state_version: upgrade::state::VERSION,
             started: self.started,
             config_file: config::file(self.config_path).to_owned(),
@@ -133,22 +156,7 @@ impl Controller<'_> {
             totals: Totals::default(),
             metrics_socket: self.metrics.descriptor(),
             next,
-        };
-        frozen.describe(&mut state);
-        let understood = refusing(&mut self.orders, upgrade::ask(&program, &state)).await;
-        let error = match understood {
-            Err(error) => error,
-            Ok(understood) => {
-                let _paused = refusing(&mut self.orders, self.admin.pause()).await;
-                understood.exec(self.config_path)
-            }
-        };
-        drop(closed);
-        self.generations = frozen.thaw();
-        let (Next::HandOver { journal, .. } | Next::GoOn { journal, .. }) = state.next;
-        let entry = self.generations.journal().resume(journal, SystemTime::now());
-        entry.failed(&format!("{error}: nothing has changed"));
-        Ok(self)
+        }
     }
 
     /// What this program was started for.

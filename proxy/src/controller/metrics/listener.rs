@@ -14,7 +14,7 @@ use crate::sys;
 
 /// A socket for an address of a configuration that is not live yet.
 #[derive(Debug)]
-pub struct Bound(TcpListener);
+pub struct Bound(StdListener);
 
 /// What tells metrics, as the configuration that is live has it.
 #[derive(Debug)]
@@ -28,8 +28,9 @@ pub struct Metrics {
 struct Serving {
     /// As the configuration has it: the port may be 0.
     wanted: SocketAddr,
-    socket: RawFd,
-    server: Server,
+    socket: StdListener,
+    /// None while it is paused.
+    server: Option<Server>,
 }
 
 impl Bound {
@@ -37,22 +38,14 @@ impl Bound {
     /// The one line for people.
     pub fn bind(address: SocketAddr) -> Result<Self, String> {
         // The standard library sets SO_REUSEADDR: what a controller before left does not matter.
-        let bound = StdListener::bind(address).and_then(watched);
+        let bound = StdListener::bind(address);
         bound.map(Bound).map_err(|error| format!("metrics.listen {address}: {error}"))
     }
 
     /// The socket of the program that this process was.
-    ///
-    /// # Errors
-    /// When the runtime cannot watch it.
-    pub fn resume(socket: RawFd) -> io::Result<Self> {
-        watched(sys::own_inherited(socket).into()).map(Bound)
+    pub fn resume(socket: RawFd) -> Self {
+        Bound(sys::own_inherited(socket).into())
     }
-}
-
-fn watched(listener: StdListener) -> io::Result<TcpListener> {
-    listener.set_nonblocking(true)?;
-    TcpListener::from_std(listener)
 }
 
 impl Metrics {
@@ -78,30 +71,55 @@ impl Metrics {
     pub async fn configure(&mut self, config: &config::Metrics, bound: Option<Bound>) {
         self.names.send_replace(config.hosts.as_slice().into());
         let is_over = config.listen.is_none() || bound.is_some();
-        if let Some(serving) = self.serving.take_if(|_| is_over) {
-            serving.server.stop().await;
+        if is_over {
+            self.pause().await;
+            self.serving = None;
         }
-        if let (Some(wanted), Some(Bound(listener))) = (config.listen, bound) {
-            announce(&listener);
-            let socket = listener.as_raw_fd();
-            let server = Server::start(listener, self.names.subscribe(), self.sources.clone());
-            self.serving = Some(Serving { wanted, socket, server });
+        if let (Some(wanted), Some(Bound(socket))) = (config.listen, bound) {
+            announce(&socket);
+            self.serving = Some(Serving { wanted, socket, server: None });
+            self.go_on();
+        }
+    }
+
+    /// Answers what was asked and nothing more, so that exec cuts nothing off: whoever connects waits in
+    /// the kernel's queue, where the next program finds them.
+    pub async fn pause(&mut self) {
+        if let Some(server) = self.serving.as_mut().and_then(|serving| serving.server.take()) {
+            server.stop().await;
+        }
+    }
+
+    /// Answers again, after [`Metrics::pause`].
+    pub fn go_on(&mut self) {
+        let Some(serving) = &mut self.serving else { return };
+        match watched(&serving.socket) {
+            Ok(socket) => {
+                let (names, sources) = (self.names.subscribe(), self.sources.clone());
+                serving.server = Some(Server::start(socket, names, sources));
+            }
+            Err(error) => tracing::error!("metrics: {error}"),
         }
     }
 
     /// For the next program of this process.
     pub fn descriptor(&self) -> Option<RawFd> {
-        self.serving.as_ref().map(|serving| serving.socket)
+        self.serving.as_ref().map(|serving| serving.socket.as_raw_fd())
     }
 
-    pub async fn stop(self) {
-        if let Some(serving) = self.serving {
-            serving.server.stop().await;
-        }
+    pub async fn stop(mut self) {
+        self.pause().await;
     }
 }
 
-fn announce(listener: &TcpListener) {
+/// As the runtime can wait for it. The socket listens on when that is dropped.
+fn watched(socket: &StdListener) -> io::Result<TcpListener> {
+    let socket = socket.try_clone()?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket)
+}
+
+fn announce(listener: &StdListener) {
     let Ok(address) = listener.local_addr() else { return };
     tracing::info!("metrics at http://{address}/metrics");
     if !address.ip().is_loopback() {

@@ -29,6 +29,8 @@ use crate::controller::supervisor::{Handle, State};
 const MAX_CONNECTIONS: usize = 32;
 /// For the one request of a connection, and its answer.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+/// For what was asked, when the server stops.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 /// For a worker to tell its counters: what it told last counts after it.
 const STATS_LIMIT: Duration = Duration::from_secs(1);
 /// When accept fails for want of descriptors, the next one would at once too.
@@ -65,7 +67,7 @@ impl Server {
         Server { stop, task: tokio::spawn(accept(listener, names, sources, stopped)) }
     }
 
-    /// Closes the socket and every connection.
+    /// Accepts nobody any more, and waits until what was asked is answered, or [`LAST_ANSWERS`] is over.
     pub async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
@@ -83,7 +85,7 @@ async fn accept(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            _ = &mut stop => return,
+            _ = &mut stop => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
@@ -97,6 +99,9 @@ async fn accept(
             }
         }
     }
+    let all = async { while connections.join_next().await.is_some() {} };
+    // Who is still there has asked nothing, or does not read.
+    let _ = timeout(LAST_ANSWERS, all).await;
 }
 
 /// One request: a scraper comes once in a while, and an idle connection would hold a place.

@@ -11,6 +11,7 @@ mod client_auth;
 mod clock;
 mod command_line;
 mod container_certificates;
+mod defaults;
 mod dns01;
 mod docker_changes;
 mod docker_routing;

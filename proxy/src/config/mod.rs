@@ -97,6 +97,8 @@ pub struct Config {
     pub certificates: Vec<CertificateFiles>,
     /// Directories of certificates that others keep.
     pub certificate_dirs: Vec<PathBuf>,
+    /// Answers for names that no host has.
+    pub default_host: Option<HostPattern>,
     /// `[[route]]`
     pub routes: Vec<StaticRoute>,
 }
@@ -117,6 +119,7 @@ impl Default for Config {
             htpasswd_dir: None,
             certificates: Vec::new(),
             certificate_dirs: Vec::new(),
+            default_host: None,
             routes: Vec::new(),
         }
     }

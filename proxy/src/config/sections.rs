@@ -12,7 +12,7 @@ use super::{
     CertificateFiles, Config, Docker, Drain, HandoffWish, Hsts, Listen, Metrics, RouteTls,
     StaticRoute, StaticUpstream, VerifyClient, acme, value,
 };
-use crate::protocol::pattern::{HostPattern, PathPattern};
+use crate::protocol::pattern::{HostPattern, PathPattern, PatternError};
 use crate::protocol::settings::{
     AccessLog, Balance, Hold, Limits, Timeouts, TlsProfile, TlsSettings, WorkerSettings,
 };
@@ -24,6 +24,7 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     root.read("handoff", &mut config.handoff, value::one_of(HANDOFFS));
     config.htpasswd_dir = directory(root, "htpasswd_dir");
     worker(root, &mut config.worker);
+    root.read("default_host", &mut config.default_host, value::optional(host_pattern));
     root.table("listen", |section| listen(section, &mut config.listen));
     root.table("docker", |section| docker(section, &mut config.docker));
     root.table("tls", |section| {
@@ -43,6 +44,10 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     root.table("hold", |section| hold(section, &mut config.worker.hold));
     config.routes = routes(root);
     config
+}
+
+fn host_pattern(value: &DeValue<'_>) -> Result<HostPattern, Problem> {
+    value::text(value)?.parse().map_err(|error: PatternError| error.to_string().into())
 }
 
 /// Settings of the worker that stand at the top of the file.

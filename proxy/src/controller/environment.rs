@@ -3,6 +3,8 @@
 
 use super::routes::value::{boolean, email, https_method, redirect_status};
 use crate::config::Hsts;
+use crate::protocol::default_root::DefaultRoot;
+use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot::HttpsMethod;
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub struct Environment {
     /// DEFAULT_EMAIL: where neither `acme.email` nor a container names one.
     pub email: Option<String>,
     pub defaults: Defaults,
+    /// DEFAULT_HOST: where the configuration names none.
+    pub default_host: Option<HostPattern>,
     /// One line each.
     pub problems: Vec<String>,
 }
@@ -27,6 +31,8 @@ pub struct Defaults {
     pub non_get_redirect: u16,
     /// ENABLE_HTTP_ON_MISSING_CERT
     pub http_on_missing: bool,
+    /// DEFAULT_ROOT
+    pub default_root: DefaultRoot,
 }
 
 impl Default for Defaults {
@@ -37,6 +43,7 @@ impl Default for Defaults {
             hsts: Hsts::Value("max-age=31536000".to_owned()),
             non_get_redirect: 301,
             http_on_missing: true,
+            default_root: DefaultRoot::default(),
         }
     }
 }
@@ -50,16 +57,23 @@ impl Environment {
     fn from(variable: impl Fn(&str) -> Option<String>) -> Self {
         let mut environment = Environment::default();
         let mut reader = Reader { variable, problems: Vec::new() };
-        let Environment { prefer_ipv6, email: own_email, defaults, .. } = &mut environment;
+        let Environment { prefer_ipv6, email: own_email, defaults, default_host, .. } =
+            &mut environment;
         reader.read("PREFER_IPV6_NETWORK", prefer_ipv6, boolean);
         reader.read("DEFAULT_EMAIL", own_email, |text| email(text).map(Some));
         reader.read("HTTPS_METHOD", &mut defaults.https, https_method);
         reader.read("HSTS", &mut defaults.hsts, Hsts::parse);
         reader.read("NON_GET_REDIRECT", &mut defaults.non_get_redirect, redirect_status);
         reader.read("ENABLE_HTTP_ON_MISSING_CERT", &mut defaults.http_on_missing, boolean);
+        reader.read("DEFAULT_ROOT", &mut defaults.default_root, DefaultRoot::parse);
+        reader.read("DEFAULT_HOST", default_host, |text| host_pattern(text).map(Some));
         environment.problems = reader.problems;
         environment
     }
+}
+
+fn host_pattern(text: &str) -> Result<HostPattern, String> {
+    text.parse().map_err(|_| "is not a host as VIRTUAL_HOST has them".to_owned())
 }
 
 struct Reader<F> {
@@ -103,7 +117,9 @@ mod tests {
                 hsts: Hsts::Off,
                 non_get_redirect: 308,
                 http_on_missing: false,
+                default_root: DefaultRoot::Status(418),
             },
+            default_host: "app.example.com".parse().ok(),
             problems: Vec::new(),
         };
         let got = environment(&[
@@ -113,6 +129,8 @@ mod tests {
             ("HSTS", "off"),
             ("NON_GET_REDIRECT", "308"),
             ("ENABLE_HTTP_ON_MISSING_CERT", "false"),
+            ("DEFAULT_ROOT", "418"),
+            ("DEFAULT_HOST", "app.example.com"),
         ]);
         assert_eq!(got, want);
     }
@@ -125,6 +143,8 @@ mod tests {
             ("NON_GET_REDIRECT", "302", "is not one of 301, 307 and 308"),
             ("ENABLE_HTTP_ON_MISSING_CERT", "1", "is neither `true` nor `false`"),
             ("DEFAULT_EMAIL", "me", "is not an e-mail address"),
+            ("DEFAULT_ROOT", "200", "is not a status from 400 to 599"),
+            ("DEFAULT_HOST", "*", "is not a host as VIRTUAL_HOST has them"),
         ] {
             let problems = vec![format!("environment: {name}={value} {want}")];
             assert_eq!(

@@ -22,6 +22,7 @@ use super::ticket_keys::TicketKeys;
 use super::vacancies::Vacancies;
 use super::view;
 use crate::config::{Config, Proof, StaticRoute};
+use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot::Snapshot;
 
 /// What stands still between two events, and what was published last.
@@ -30,6 +31,9 @@ pub struct Publisher {
     stock: watch::Receiver<Arc<Stock>>,
     ticket_keys: TicketKeys,
     routes: Vec<StaticRoute>,
+    /// `default_host`
+    default_host: Option<HostPattern>,
+    awaits_docker: bool,
     /// Roots that CAs' own endpoints are trusted by.
     ca_file: Option<PathBuf>,
     /// How control over names is shown to CAs.
@@ -67,6 +71,8 @@ impl Publisher {
             stock,
             ticket_keys,
             routes: Vec::new(),
+            default_host: None,
+            awaits_docker: false,
             ca_file: None,
             proof: Proof::default(),
             client_cas: ClientCas::default(),
@@ -143,6 +149,8 @@ impl Publisher {
     /// What of the configuration goes live in place. Takes effect with the next publish.
     pub fn configure(&mut self, config: &Config) -> Vec<Problem> {
         self.routes.clone_from(&config.routes);
+        self.default_host.clone_from(&config.default_host);
+        self.awaits_docker = config.docker.enabled;
         self.holds = !config.worker.hold.limit.is_zero();
         self.ca_file.clone_from(&config.acme.ca_file);
         self.proof.clone_from(&config.acme.proof);
@@ -184,6 +192,8 @@ impl Publisher {
         let mut assembled = self.assemble(&table, &stock);
         let served = self.served(&table, &mut assembled);
         table.diagnose_missing(&assembled.missing);
+        let is_complete = containers.status.last_sync.is_some() || !self.awaits_docker;
+        self.check_default_host(&table, is_complete, &mut assembled.problems);
         if self.ticket_keys.rotate(now) {
             tracing::info!("TLS session tickets have a new key");
         }
@@ -200,6 +210,21 @@ impl Publisher {
         let others = [self.vacancies.next_change(), self.interventions.next_change()];
         self.due = others.into_iter().flatten().fold(due, SystemTime::min);
         changes
+    }
+
+    fn default_host(&self) -> Option<&HostPattern> {
+        self.default_host.as_ref().or(self.environment.default_host.as_ref())
+    }
+
+    /// Reports a default host that nobody routes.
+    fn check_default_host(&self, table: &Table, is_complete: bool, problems: &mut Vec<Problem>) {
+        // Without Docker's list nobody knows.
+        let Some(name) = self.default_host().filter(|_| is_complete) else { return };
+        if !table.hosts.iter().any(|host| host.pattern == *name) {
+            let thing = format!("default host {name}");
+            let reason = "not routed: unknown names are answered 503 until it is".to_owned();
+            problems.push(Problem { thing, reason });
+        }
     }
 
     fn assemble(&mut self, table: &Table, stock: &Stock) -> Assembled {
@@ -254,6 +279,8 @@ impl Publisher {
         stock: &Stock,
     ) {
         let hosts = table.snapshot_hosts(served);
+        let fallback = hosts.iter().find(|host| Some(&host.pattern) == self.default_host());
+        let fallback = fallback.map(|host| Box::new(host.as_fallback()));
         self.snapshot.send_if_modified(|published| {
             let next = Snapshot {
                 version: published.version,
@@ -261,6 +288,7 @@ impl Publisher {
                 certificates: assembled.certificates.clone(),
                 ticket_keys: self.ticket_keys.newest_first().to_vec(),
                 challenges: stock.challenges.clone(),
+                fallback,
             };
             let differs = published.version == 0 || **published != next;
             if differs {

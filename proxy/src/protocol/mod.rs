@@ -4,6 +4,7 @@
 //! after an upgrade a new controller still talks to an old worker.
 
 pub mod channel;
+pub mod default_root;
 pub mod fault;
 pub mod frame;
 pub mod options;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
+use super::default_root::DefaultRoot;
 use super::options::Options;
 use super::pattern::{HostPattern, PathPattern};
 
@@ -22,6 +23,8 @@ pub struct Snapshot {
     pub ticket_keys: Vec<TicketKey>,
     /// What a CA that looks is answered.
     pub challenges: Challenges,
+    /// Answers for names that no host has, in place of a 503.
+    pub fallback: Option<Box<Host>>,
 }
 
 /// Answers to the challenges of orders that are under way. Every worker that shares a port has them
@@ -59,8 +62,23 @@ pub struct Host {
     pub client_auth: Option<ClientAuth>,
     #[serde(default)]
     pub intervention: Option<Intervention>,
+    /// For paths that nobody claims.
+    #[serde(default)]
+    pub default_root: DefaultRoot,
     /// Each path pattern once.
     pub routes: Vec<Route>,
+}
+
+impl Host {
+    /// As it answers for names that no host has: no certificate speaks for them, so that nobody is sent
+    /// to HTTPS, and whoever comes by it has put up with that.
+    pub fn as_fallback(&self) -> Host {
+        let https = match self.https {
+            HttpsMethod::Redirect => HttpsMethod::NoRedirect,
+            other => other,
+        };
+        Host { https, trusted: true, needs_certificate: false, hsts: None, ..self.clone() }
+    }
 }
 
 #[cfg(test)]
@@ -76,6 +94,7 @@ impl Host {
             hsts: None,
             client_auth: None,
             intervention: None,
+            default_root: DefaultRoot::default(),
             routes,
         }
     }

@@ -74,6 +74,11 @@ impl Page {
     pub const HTTPS_ALONE: Page = Page::Unavailable("This host is served over HTTPS alone.");
     pub const HTTP_ALONE: Page = Page::Unavailable("This host is served over plain HTTP alone.");
 
+    /// Nobody claims the path; the host says with which status.
+    pub fn unrouted(status: StatusCode) -> Page {
+        Page::Status(status, "Nothing is routed under this path.")
+    }
+
     /// The response, in JSON where the client prefers it to HTML.
     pub fn render(&self, request: Option<&RequestHead>) -> (ResponseHead, Bytes) {
         let (status, sentence) = self.parts();

@@ -24,6 +24,7 @@ use super::upstream::balance::Tried;
 use super::upstream::exchange::{Exchange, Request, UpstreamError};
 use super::upstream::{Member, Pool, Pools};
 use crate::protocol::READY_PATH;
+use crate::protocol::default_root::{DefaultRoot, filled};
 use crate::protocol::settings::{Limits, WorkerSettings};
 use crate::protocol::snapshot::{HttpsMethod, Intervention};
 use crate::protocol::stats::RequestKind;
@@ -218,7 +219,7 @@ fn find_route<'a>(
     settings: &WorkerSettings,
 ) -> Result<Found<'a>, Page> {
     let redirect = check_scheme(host, peer, head, settings.https_port)?;
-    let found = route_of(host, head);
+    let found = route_of(host, peer, head);
     let is_down = |route: &Route| !route.hold && routing.table.pools[route.pool].is_empty();
     if found.as_ref().is_ok_and(|(route, _)| is_down(route)) {
         // A redirect would lead to the same answer.
@@ -235,12 +236,32 @@ fn find_route<'a>(
 /// With the path as it was matched.
 fn route_of<'a, 'r>(
     host: &'a Host,
+    peer: &Peer,
     head: &'r RequestHead,
 ) -> Result<(&'a Route, Cow<'r, [u8]>), Page> {
     let path = if head.target.as_ref() == b"*" { b"/" } else { head.path() };
     let normal = normal_path(path).ok_or(Page::BAD_REQUEST)?;
-    let route = host.route(&normal).ok_or(Page::NOT_FOUND)?;
-    Ok((route, normal))
+    match host.route(&normal) {
+        Some(route) => Ok((route, normal)),
+        None => Err(default_page(host, peer, head)),
+    }
+}
+
+/// For a path that nobody claims.
+fn default_page(host: &Host, peer: &Peer, head: &RequestHead) -> Page {
+    let (status, location) = match &host.default_root {
+        DefaultRoot::Status(status) => (*status, None),
+        DefaultRoot::Redirect(fixed) => (fixed.status, Some(&fixed.location)),
+    };
+    let Ok(status) = StatusCode::from_u16(status) else { return Page::NOT_FOUND };
+    let Some(location) = location else { return Page::unrouted(status) };
+    let scheme = if peer.tls.is_some() { "https" } else { "http" };
+    let [name, target] = [&head.authority, &head.target].map(|text| String::from_utf8_lossy(text));
+    let name = name.rsplit_once(':').map_or(&*name, |(name, _)| name);
+    match HeaderValue::from_str(&filled(location, scheme, name, &target)) {
+        Ok(location) => Page::Elsewhere(status, location),
+        Err(_) => Page::BAD_REQUEST,
+    }
 }
 
 /// Over TLS a host takes connections that were verified as it asks. One that was opened for another

@@ -17,6 +17,7 @@ use super::route_options::RouteOptions;
 use super::stats::HostCounts;
 use super::tickets::TicketKeys;
 use super::tls::Certificates;
+use crate::protocol::default_root::DefaultRoot;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
 use crate::protocol::snapshot::{self, HttpsMethod, Intervention, Snapshot};
 
@@ -46,6 +47,8 @@ struct Hosts {
     /// By prefix with its dot.
     trailing: HashMap<Box<[u8]>, Host>,
     regexes: Vec<(Regex, Host)>,
+    /// For all other names.
+    fallback: Option<Box<Host>>,
 }
 
 #[derive(Debug)]
@@ -60,6 +63,7 @@ pub struct Host {
     pub hsts: Option<Bytes>,
     pub client_auth: Option<Arc<ClientAuth>>,
     pub intervention: Option<Intervention>,
+    pub default_root: DefaultRoot,
     counts: PerThread,
     paths: Paths,
 }
@@ -105,35 +109,17 @@ impl Table {
     /// Compiles a snapshot. The controller has checked it, so problems mean a bug or a controller
     /// of another version.
     pub fn compile(snapshot: Snapshot, book: &mut HostBook) -> (Self, Vec<Problem>) {
-        let mut problems = Vec::new();
-        let mut pools = Vec::new();
-        let mut asked = Vec::new();
+        let mut compiler = Compiler::new(book);
         let mut hosts = Hosts::default();
         let mut sorted = snapshot.hosts;
         sorted.sort_by(|a, b| a.pattern.cmp(&b.pattern));
         for host in sorted {
-            let client_auth =
-                host.client_auth.map(|auth| Arc::new(ClientAuth::load(auth, &mut problems)));
-            let compiled = Host {
-                https: host.https,
-                trusted: host.trusted,
-                needs_certificate: host.needs_certificate,
-                non_get_redirect: StatusCode::from_u16(host.non_get_redirect)
-                    .unwrap_or(StatusCode::MOVED_PERMANENTLY),
-                hsts: host.hsts.map(Bytes::from),
-                client_auth,
-                intervention: host.intervention,
-                counts: book.of(&host.pattern),
-                paths: Paths::compile(
-                    &host.pattern,
-                    host.routes,
-                    &mut pools,
-                    &mut asked,
-                    &mut problems,
-                ),
-            };
-            hosts.insert(host.pattern, compiled, &mut problems);
+            let pattern = host.pattern.clone();
+            let compiled = compiler.host(host);
+            hosts.insert(pattern, compiled, &mut compiler.problems);
         }
+        hosts.fallback = snapshot.fallback.map(|host| Box::new(compiler.host(*host)));
+        let Compiler { pools, asked, mut problems, .. } = compiler;
         let certificates = Certificates::load(snapshot.certificates, &mut problems);
         let ticket_keys = TicketKeys::load(&snapshot.ticket_keys);
         let challenges = Challenges::load(snapshot.challenges, &mut problems);
@@ -144,6 +130,44 @@ impl Table {
     /// `name` is normal: see [`normal_host`].
     pub fn host(&self, name: &[u8]) -> Option<&Host> {
         self.hosts.find(name)
+    }
+}
+
+/// What hosts are compiled into, beside themselves.
+struct Compiler<'a> {
+    book: &'a mut HostBook,
+    pools: Vec<Vec<snapshot::Upstream>>,
+    asked: Vec<snapshot::Upstream>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Compiler<'a> {
+    fn new(book: &'a mut HostBook) -> Self {
+        Compiler { book, pools: Vec::new(), asked: Vec::new(), problems: Vec::new() }
+    }
+
+    fn host(&mut self, host: snapshot::Host) -> Host {
+        let problems = &mut self.problems;
+        let client_auth = host.client_auth.map(|auth| Arc::new(ClientAuth::load(auth, problems)));
+        Host {
+            https: host.https,
+            trusted: host.trusted,
+            needs_certificate: host.needs_certificate,
+            non_get_redirect: StatusCode::from_u16(host.non_get_redirect)
+                .unwrap_or(StatusCode::MOVED_PERMANENTLY),
+            hsts: host.hsts.map(Bytes::from),
+            client_auth,
+            intervention: host.intervention,
+            default_root: host.default_root,
+            counts: self.book.of(&host.pattern),
+            paths: Paths::compile(
+                &host.pattern,
+                host.routes,
+                &mut self.pools,
+                &mut self.asked,
+                problems,
+            ),
+        }
     }
 }
 
@@ -183,7 +207,8 @@ impl Hosts {
         {
             return Some(host);
         }
-        self.regexes.iter().find(|(regex, _)| regex.is_match(name)).map(|(_, host)| host)
+        let found = self.regexes.iter().find(|(regex, _)| regex.is_match(name));
+        found.map(|(_, host)| host).or(self.fallback.as_deref())
     }
 }
 

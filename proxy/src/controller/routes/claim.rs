@@ -12,6 +12,7 @@ use super::{INGRESS, Inputs};
 use crate::config::{Directory, ExternalAccount, Hsts};
 use crate::controller::docker::{Container, Health, Network, State};
 use crate::controller::probe;
+use crate::protocol::default_root::DefaultRoot;
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::snapshot::UpstreamProtocol;
 
@@ -362,6 +363,7 @@ impl<'a> Reading<'a> {
             hsts: self.opinion(router, Key::Hsts, Hsts::parse),
             non_get_redirect: self.opinion(router, Key::NonGetRedirect, value::redirect_status),
             http_on_missing: self.opinion(router, Key::HttpOnMissing, value::boolean),
+            default_root: self.opinion(router, Key::DefaultRoot, DefaultRoot::parse),
             cert_name: self.opinion(router, Key::CertName, value::word),
             client_ca: None,
             verify_client: self.opinion(router, Key::VerifyClient, value::verify_client),

@@ -397,6 +397,7 @@ fn policy(says: &Opinions, defaults: &Defaults) -> Policy {
         hsts: value(says.hsts.as_ref()).unwrap_or(usual.hsts),
         non_get_redirect: value(says.non_get_redirect.as_ref()).unwrap_or(usual.non_get_redirect),
         http_on_missing: value(says.http_on_missing.as_ref()).unwrap_or(usual.http_on_missing),
+        default_root: value(says.default_root.as_ref()).unwrap_or(usual.default_root),
     }
 }
 

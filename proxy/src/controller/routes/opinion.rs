@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use crate::config::{ChallengeKind, Directory, ExternalAccount, Hsts, KeyKind, VerifyClient};
+use crate::protocol::default_root::DefaultRoot;
 use crate::protocol::snapshot::HttpsMethod;
 
 /// A value as somebody wrote it.
@@ -32,6 +33,7 @@ pub(super) struct Opinions {
     pub hsts: Option<Opinion<Hsts>>,
     pub non_get_redirect: Option<Opinion<u16>>,
     pub http_on_missing: Option<Opinion<bool>>,
+    pub default_root: Option<Opinion<DefaultRoot>>,
     pub cert_name: Option<Opinion<String>>,
     pub client_ca: Option<Opinion<PathBuf>>,
     pub verify_client: Option<Opinion<VerifyClient>>,
@@ -66,6 +68,7 @@ impl Opinions {
             hear(&mut self.hsts, said.hsts.as_ref()),
             hear(&mut self.non_get_redirect, said.non_get_redirect.as_ref()),
             hear(&mut self.http_on_missing, said.http_on_missing.as_ref()),
+            hear(&mut self.default_root, said.default_root.as_ref()),
             hear(&mut self.cert_name, said.cert_name.as_ref()),
             hear(&mut self.client_ca, said.client_ca.as_ref()),
             hear(&mut self.verify_client, said.verify_client.as_ref()),

@@ -21,6 +21,7 @@ pub(super) enum Key {
     Hsts,
     NonGetRedirect,
     HttpOnMissing,
+    DefaultRoot,
     CertName,
     VerifyClient,
     AcmeHost,
@@ -37,7 +38,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    const ALL: [Key; 26] = [
+    const ALL: [Key; 27] = [
         Key::Host,
         Key::Multiports,
         Key::Port,
@@ -51,6 +52,7 @@ impl Key {
         Key::Hsts,
         Key::NonGetRedirect,
         Key::HttpOnMissing,
+        Key::DefaultRoot,
         Key::CertName,
         Key::VerifyClient,
         Key::AcmeHost,
@@ -103,6 +105,7 @@ impl Key {
             Key::Hsts => &["HSTS"],
             Key::NonGetRedirect => &["NON_GET_REDIRECT"],
             Key::HttpOnMissing => &["ENABLE_HTTP_ON_MISSING_CERT"],
+            Key::DefaultRoot => &["DEFAULT_ROOT"],
             Key::CertName => &["CERT_NAME"],
             Key::AcmeHost => &["ACME_HOST", "LETSENCRYPT_HOST"],
             Key::SingleDomain => &["ACME_SINGLE_DOMAIN_CERTS", "LETSENCRYPT_SINGLE_DOMAIN_CERTS"],

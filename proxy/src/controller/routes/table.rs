@@ -8,6 +8,7 @@ use crate::config::{Hsts, RouteTls, VerifyClient};
 use crate::controller::certificates::{Named, Trust, Wish};
 use crate::controller::environment::Defaults;
 use crate::controller::probe;
+use crate::protocol::default_root::DefaultRoot;
 use crate::protocol::options::Options;
 use crate::protocol::pattern::{HostPattern, PathPattern};
 use crate::protocol::snapshot::{self, HttpsMethod, UpstreamProtocol};
@@ -48,6 +49,8 @@ pub struct Policy {
     pub non_get_redirect: u16,
     /// Plain HTTP is served while there is no certificate.
     pub http_on_missing: bool,
+    /// For paths that nobody claims.
+    pub default_root: DefaultRoot,
 }
 
 impl From<&Defaults> for Policy {
@@ -57,6 +60,7 @@ impl From<&Defaults> for Policy {
             hsts: defaults.hsts.clone(),
             non_get_redirect: defaults.non_get_redirect,
             http_on_missing: defaults.http_on_missing,
+            default_root: defaults.default_root.clone(),
         }
     }
 }
@@ -210,6 +214,7 @@ impl HostEntry {
             hsts: self.hsts(served.trust),
             client_auth: served.client_auth,
             intervention: self.intervention.clone(),
+            default_root: self.policy.default_root.clone(),
             routes: self.routes.iter().map(RouteEntry::snapshot).collect(),
         }
     }

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use baton_load::{Cause, Protocol, download, upload};
+use baton_load::{Cause, Pace, Protocol, download, upload};
 use baton_tests::{peak, reset_peak};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -20,10 +20,10 @@ async fn bodies_of_any_size_pass_both_ways_unchanged() {
         for protocol in [Protocol::Http1, Protocol::Http2] {
             for bytes in [0, 1, 16_384, 65_537, 10 * MIB] {
                 let what = format!("{bytes} bytes over {protocol:?} to {}", target.host);
-                download(&target, protocol, bytes, None)
+                download(&target, protocol, bytes, Pace::free())
                     .await
                     .unwrap_or_else(|e| panic!("{what}: {e}"));
-                upload(&target, protocol, bytes, None)
+                upload(&target, protocol, bytes, Pace::free())
                     .await
                     .unwrap_or_else(|e| panic!("{what}: {e}"));
             }
@@ -36,12 +36,12 @@ async fn a_gibibyte_each_way_over_http2_takes_less_than_32_mib_of_memory() {
     let (baton, _upstream) = in_front_of_one().await;
     let target = baton.https(APP);
     // What a first body takes in buffers stays with the allocator.
-    download(&target, Protocol::Http2, MIB, None).await.expect("download");
+    download(&target, Protocol::Http2, MIB, Pace::free()).await.expect("download");
     let worker = baton.worker_pid();
     reset_peak(worker);
     let before = peak(worker);
-    download(&target, Protocol::Http2, GIB, None).await.expect("download");
-    upload(&target, Protocol::Http2, GIB, None).await.expect("upload");
+    download(&target, Protocol::Http2, GIB, Pace::free()).await.expect("download");
+    upload(&target, Protocol::Http2, GIB, Pace::free()).await.expect("upload");
     let grown = peak(worker).saturating_sub(before);
     assert!(grown < 32 * MIB, "{} KiB more", grown / 1024);
 }
@@ -54,7 +54,7 @@ async fn a_slow_reader_holds_the_upstream_back() {
     reset_peak(worker);
     let before = peak(worker);
     for protocol in [Protocol::Http1, Protocol::Http2] {
-        download(&target, protocol, 64 * MIB, Some(48 * MIB)).await.expect("download");
+        download(&target, protocol, 64 * MIB, Pace::at(48 * MIB)).await.expect("download");
     }
     let grown = peak(worker).saturating_sub(before);
     assert!(grown < 32 * MIB, "{} KiB more", grown / 1024);
@@ -128,8 +128,9 @@ async fn a_body_beyond_the_limit_is_refused_with_413() {
     let baton = baton_tests::Baton::start(config).await;
     let target = baton.https(APP);
     for protocol in [Protocol::Http1, Protocol::Http2] {
-        upload(&target, protocol, 1000, None).await.expect("within the limit");
-        let failure = upload(&target, protocol, 1001, None).await.expect_err("beyond the limit");
+        upload(&target, protocol, 1000, Pace::free()).await.expect("within the limit");
+        let failure =
+            upload(&target, protocol, 1001, Pace::free()).await.expect_err("beyond the limit");
         assert_eq!(failure.cause, Cause::WrongStatus, "{failure}");
         assert_eq!(failure.text, "413");
     }

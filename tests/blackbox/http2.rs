@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::{APP, in_front_of_one};
-use baton_load::Protocol;
+use baton_load::{Pace, Protocol};
 
 #[tokio::test]
 async fn alpn_chooses_http2() {
@@ -60,11 +60,13 @@ async fn one_slow_stream_does_not_hold_up_the_others() {
     let slow = {
         let target = target.clone();
         tokio::spawn(async move {
-            baton_load::download(&target, Protocol::Http2, 2_000_000, Some(1_000_000)).await
+            baton_load::download(&target, Protocol::Http2, 2_000_000, Pace::at(1_000_000)).await
         })
     };
     for _ in 0..5 {
-        baton_load::download(&target, Protocol::Http2, 3_000_000, None).await.expect("download");
+        baton_load::download(&target, Protocol::Http2, 3_000_000, Pace::free())
+            .await
+            .expect("download");
     }
     slow.await.expect("no panic").expect("download");
 }

@@ -1,6 +1,6 @@
 //! What a route does beside forwarding, by label and by configuration.
 
-use baton_load::{Cause, Protocol, Upstream, upload};
+use baton_load::{Cause, Pace, Protocol, Upstream, upload};
 use baton_tests::{Answer, Baton, Config, Docker, Recorder};
 
 async fn get(baton: &Baton, url: &str, version: &str) -> Answer {
@@ -249,10 +249,11 @@ async fn a_route_takes_bodies_up_to_its_limit() {
     let baton = Baton::start(config).await;
     let (small, usual) = (baton.https("small.test"), baton.https("usual.test"));
     for protocol in [Protocol::Http1, Protocol::Http2] {
-        upload(&small, protocol, 1024, None).await.expect("within the limit");
-        let failure = upload(&small, protocol, 1025, None).await.expect_err("beyond the limit");
+        upload(&small, protocol, 1024, Pace::free()).await.expect("within the limit");
+        let failure =
+            upload(&small, protocol, 1025, Pace::free()).await.expect_err("beyond the limit");
         assert_eq!((failure.cause, failure.text.as_str()), (Cause::WrongStatus, "413"));
-        upload(&usual, protocol, 1025, None).await.expect("it has no limit");
+        upload(&usual, protocol, 1025, Pace::free()).await.expect("it has no limit");
     }
     // One that does not say how long it is.
     for (bytes, want) in [(1024, 200), (1025, 413)] {

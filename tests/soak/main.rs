@@ -6,7 +6,7 @@ mod kernel;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use baton_load::{Kind, Load, Protocol, Running, Target, Upstream, download};
+use baton_load::{Kind, Load, Pace, Protocol, Running, Target, Upstream, download};
 use baton_tests::{Baton, Config, proportional, until};
 use clap::Parser;
 use serde_json::Value;
@@ -120,7 +120,7 @@ impl Transfers {
         let task = tokio::spawn(async move {
             let (mut whole, mut torn) = (0, 0);
             while !*stopped.borrow() {
-                match download(&target, Protocol::Http1, DOWNLOAD, Some(PACE)).await {
+                match download(&target, Protocol::Http1, DOWNLOAD, Pace::at(PACE)).await {
                     Ok(_) => whole += 1,
                     Err(failure) => {
                         println!("download: {failure}");

@@ -80,12 +80,20 @@ fn black_box_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) 
         // dependencies and compiles them once more.
         let mut test = cargo();
         test.args(["test", "--workspace", "--test", "*"]).args(&options.filter);
+        if std::env::var_os("RUST_TEST_THREADS").is_none() {
+            test.env("RUST_TEST_THREADS", threads().to_string());
+        }
         test.env("BATON_BIN", baton()?).env("DOCKER_HOST", docker.endpoint());
         run(&mut test, interrupt)
     });
     if let Docker::Ours(dockerd) = docker {
         steps.take("clean up", || dockerd.stop());
     }
+}
+
+/// Black-box tests at a time: many of them wait for what takes its time, such as a CA that looks.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from) * 3 / 2
 }
 
 /// The binary just built: cargo puts it beside this one.

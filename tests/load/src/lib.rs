@@ -22,5 +22,5 @@ pub use histogram::Histogram;
 pub use load::{Kind, Load, Running};
 pub use report::{FirstFailure, KindReport, Report};
 pub use target::{Stream, Target, roots_from_pem};
-pub use transfer::{Protocol, Transferred, download, upload};
+pub use transfer::{Pace, Protocol, Transferred, download, upload};
 pub use upstream::{Upstream, UpstreamOptions};

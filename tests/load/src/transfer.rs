@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::Method;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
 
 use crate::client::http1::final_head;
 use crate::client::http2::{self, Connection};
@@ -28,21 +29,42 @@ pub struct Transferred {
     pub took: Duration,
 }
 
-/// Holds a transfer to so many bytes a second.
-struct Pace {
+/// How fast a transfer goes.
+#[derive(Debug)]
+pub struct Pace {
     began: Instant,
+    /// Bytes a second.
     rate: Option<u64>,
+    /// Where it waits, and what for.
+    hold: Option<(u64, watch::Receiver<bool>)>,
 }
 
 impl Pace {
-    fn new(rate: Option<u64>) -> Self {
-        Pace { began: Instant::now(), rate }
+    /// As fast as it can.
+    pub fn free() -> Self {
+        Pace { began: Instant::now(), rate: None, hold: None }
+    }
+
+    /// At so many bytes a second.
+    pub fn at(rate: u64) -> Self {
+        Pace { rate: Some(rate), ..Self::free() }
+    }
+
+    /// Goes no further than these bytes until it is told to.
+    #[must_use]
+    pub fn hold_at(self, bytes: u64, released: watch::Receiver<bool>) -> Self {
+        Pace { hold: Some((bytes, released)), ..self }
     }
 
     async fn after(&self, bytes: u64) {
-        let Some(rate) = self.rate else { return };
-        let due = self.began + Duration::from_secs_f64(bytes as f64 / rate as f64);
-        tokio::time::sleep_until(due.into()).await;
+        if let Some(rate) = self.rate {
+            let due = self.began + Duration::from_secs_f64(bytes as f64 / rate as f64);
+            tokio::time::sleep_until(due.into()).await;
+        }
+        if let Some((_, released)) = self.hold.as_ref().filter(|(at, _)| bytes >= *at) {
+            // Nobody is left to tell: it goes on.
+            let _ = released.clone().wait_for(|released| *released).await;
+        }
     }
 }
 
@@ -54,9 +76,8 @@ pub async fn download(
     target: &Target,
     protocol: Protocol,
     bytes: u64,
-    rate: Option<u64>,
+    pace: Pace,
 ) -> Result<Transferred, Failure> {
-    let pace = Pace::new(rate);
     let path = format!("/bytes?n={bytes}");
     let check = match protocol {
         Protocol::Http1 => download_http1(target, &path, &pace).await?,
@@ -112,9 +133,8 @@ pub async fn upload(
     target: &Target,
     protocol: Protocol,
     bytes: u64,
-    rate: Option<u64>,
+    pace: Pace,
 ) -> Result<Transferred, Failure> {
-    let pace = Pace::new(rate);
     let answer = match protocol {
         Protocol::Http1 => upload_http1(target, bytes, &pace).await?,
         Protocol::Http2 => upload_http2(target, bytes, &pace).await?,

@@ -1,5 +1,7 @@
 //! What an upstream sees of a request's head.
 
+use std::time::Duration;
+
 use baton_load::Upstream;
 use baton_tests::{Answer, Baton};
 use serde_json::Value;
@@ -82,10 +84,14 @@ async fn what_a_stranger_says_of_itself_is_replaced() {
 #[tokio::test]
 async fn a_trusted_proxy_is_believed_and_added_to() {
     let upstream = Upstream::start("one").await.expect("upstream");
-    let config = routed_to(&upstream.address()).top("trusted_proxies = [\"127.0.0.0/8\"]");
+    let config = routed_to(&upstream.address())
+        .top("trusted_proxies = [\"127.0.0.0/8\"]")
+        .section("[log]\naccess = \"json\"");
     let baton = Baton::start(config).await;
     let answer = baton.curl("https://app.test/headers").args(CLAIMS).run().await;
     assert_eq!(seen(&answer, "x-forwarded-for").join(", "), "192.0.2.1, 127.0.0.1");
+    let logged = async || baton.stdout().contains("\"client\":\"192.0.2.1\"").then_some(());
+    baton_tests::until("the line of the client", Duration::from_secs(10), logged).await;
 }
 
 #[tokio::test]

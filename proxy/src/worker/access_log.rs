@@ -66,6 +66,7 @@ pub struct AccessLog {
 /// What one line says.
 #[derive(Debug)]
 pub struct Entry<'a> {
+    /// Of the peer, or as a trusted proxy says.
     pub client: IpAddr,
     /// `None` when no head could be read.
     pub request: Option<&'a RequestHead>,

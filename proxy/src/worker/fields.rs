@@ -77,6 +77,9 @@ impl Client<'_> {
     /// Who asks: the peer, or where that is a trusted proxy the right-most address of X-Forwarded-For
     /// that is not one. What stands further left is anybody's word.
     pub fn origin(&self, head: &RequestHead) -> IpAddr {
+        if !self.is_trusted() {
+            return self.address.to_canonical();
+        }
         let mut origin = self.address;
         let lists = head.fields.all("x-forwarded-for");
         let mut hops = lists.iter().rev().flat_map(|list| list.rsplit(|&byte| byte == b','));

@@ -84,12 +84,7 @@ pub async fn serve<D: Downstream>(
             }
         };
         let pool = routing.pools.pool(route.pool);
-        let client_side = Client {
-            address: peer.address.ip(),
-            local_port: peer.local_port,
-            tls: peer.tls.is_some(),
-            trusted_proxies: &local.settings.trusted_proxies,
-        };
+        let client_side = client_side(local, peer);
         let request = Request {
             head,
             client: &client_side,
@@ -120,6 +115,15 @@ pub async fn serve<D: Downstream>(
     };
     record.write(local, peer, head, counts);
     outcome
+}
+
+fn client_side<'a>(local: &'a Local, peer: &Peer) -> Client<'a> {
+    Client {
+        address: peer.address.ip(),
+        local_port: peer.local_port,
+        tls: peer.tls.is_some(),
+        trusted_proxies: &local.settings.trusted_proxies,
+    }
 }
 
 /// A request that has found its route.
@@ -673,7 +677,7 @@ impl Record {
         counts.answered(kind, duration, self.progress.head_after);
         let upstream_time = self.progress.head_after.unwrap_or_default();
         local.log.write(&Entry {
-            client: peer.address.ip(),
+            client: client_side(local, peer).origin(head),
             request: Some(head),
             tls: peer.tls.is_some(),
             status: self.progress.status,

@@ -62,7 +62,12 @@ async fn labels_of_a_container_change_fields() {
     let answer = get(&baton, "https://fields.test/headers", "--http2").await;
     assert_eq!((answer.status, answer.field("x-frame-options")), (200, Some("DENY")));
     assert!(answer.text().to_ascii_lowercase().contains("x-tenant"), "{answer:?}");
-    let diagnoses = baton.routes_json()["diagnoses"].to_string();
+    let routes = baton.routes_json();
+    let mut listed = routes["routes"].as_array().expect("a list").iter();
+    let route = listed.find(|route| route["host"] == "fields.test").expect("it is there");
+    let options = route["options"].to_string();
+    assert!(options.contains("headers.set.X-Frame-Options"), "{options}");
+    let diagnoses = routes["diagnoses"].to_string();
     assert!(diagnoses.contains("baton.headers.set.Transfer-Encoding"), "{diagnoses}");
     assert!(!diagnoses.contains("chunked"), "{diagnoses}");
 }

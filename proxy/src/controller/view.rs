@@ -53,6 +53,7 @@ fn route(host: &HostEntry, route: &RouteEntry, certificate: Option<&str>) -> ans
         upstreams: route.upstreams.iter().map(upstream).collect(),
         certificate: certificate.map(str::to_owned),
         intervention: host.intervention.as_ref().map(intervention),
+        options: route.options.names(),
     }
 }
 

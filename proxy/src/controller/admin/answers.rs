@@ -188,6 +188,9 @@ pub struct Route {
     /// `maintenance`, or `paused until` a time; none when the host serves as usual.
     #[serde(default)]
     pub intervention: Option<String>,
+    /// What it does beside forwarding, by the names of the labels.
+    #[serde(default)]
+    pub options: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -413,6 +416,7 @@ mod tests {
                 }],
                 certificate: Some("local".into()),
                 intervention: None,
+                options: vec!["allow".into()],
             }],
             unrouted: vec![Unrouted { container: "db".into(), reason: "no host".into() }],
             diagnoses: vec![Diagnosis {
@@ -434,7 +438,8 @@ mod tests {
                     "container": "web-1",
                     "state": "up",
                 }],
-                "intervention": null, "certificate": "local",
+                "intervention": null,
+                "options": ["allow"], "certificate": "local",
             }],
             "unrouted": [{"container": "db", "reason": "no host"}],
             "diagnoses": [{

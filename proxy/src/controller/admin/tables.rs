@@ -237,6 +237,7 @@ mod tests {
             upstreams,
             certificate: None,
             intervention: None,
+            options: Vec::new(),
         };
         let answer = Routes {
             routes: vec![route("app.example.com", vec![upstream]), route("b.test", vec![])],

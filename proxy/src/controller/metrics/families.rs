@@ -301,6 +301,7 @@ mod tests {
             upstreams: vec![upstream],
             certificate: None,
             intervention: None,
+            options: Vec::new(),
         }
     }
 

@@ -57,6 +57,16 @@ const OF_ONE_HOP: [&str; 12] = [
     "proxy",
 ];
 
+impl Change {
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Change::Set(_) => "set",
+            Change::Add(_) => "add",
+            Change::Remove => "remove",
+        }
+    }
+}
+
 impl FieldChange {
     /// # Errors
     /// The sentence for what cannot be changed; its subject is the setting.

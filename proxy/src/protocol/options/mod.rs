@@ -48,4 +48,53 @@ impl Options {
     pub fn is_off(&self) -> bool {
         *self == Options::default()
     }
+
+    /// What is set, by the names of the labels, and no values: some are secrets.
+    pub fn names(&self) -> Vec<String> {
+        let redirects = &self.redirects;
+        let named = [
+            ("allow", self.access.allow.is_some()),
+            ("deny", !self.access.deny.is_empty()),
+            ("auth.basic", self.basic_auth.is_some()),
+            ("auth.forward", self.forward_auth.is_some()),
+            ("compress", self.compress),
+            ("max_body", self.max_body > 0),
+            ("rate_limit", self.rate_limit.is_some()),
+            ("redirect.to", redirects.to.is_some()),
+            ("redirect.host", redirects.host.is_some()),
+            ("redirect.www", redirects.www.is_some()),
+            ("timeout", self.timeouts != RouteTimeouts::default()),
+        ];
+        let set = named.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned());
+        let sides = [("headers", &self.response_fields), ("request_headers", &self.request_fields)];
+        let fields = sides.into_iter().flat_map(|(side, changes)| {
+            changes
+                .iter()
+                .map(move |field| format!("{side}.{}.{}", field.change.as_str(), field.name))
+        });
+        set.chain(fields).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fields::Change;
+
+    #[test]
+    fn names_and_no_values() {
+        let secret = || Change::Set("hunter2".to_owned());
+        let field = |name: &str| FieldChange { name: name.to_owned(), change: secret() };
+        let options = Options {
+            basic_auth: Some(Vec::new()),
+            max_body: 1,
+            response_fields: vec![field("X-A")],
+            request_fields: vec![field("Authorization")],
+            ..Options::default()
+        };
+        let want =
+            ["auth.basic", "max_body", "headers.set.X-A", "request_headers.set.Authorization"];
+        assert_eq!(options.names(), want);
+        assert_eq!(Options::default().names(), [""; 0]);
+    }
 }

@@ -385,7 +385,7 @@ async fn bodies_are_compressed_for_those_who_take_that() {
     let baton = Baton::start(config).await;
     for (host, accepted, want) in [
         ("web.test", "br", Some("br")),
-        ("web.test", "gzip, zstd", Some("zstd")),
+        ("web.test", "gzip, br, zstd", Some("zstd")),
         ("web.test", "gzip", Some("gzip")),
         ("web.test", "gzip;q=0", None),
         ("web.test", "identity", None),

@@ -11,10 +11,10 @@ use zstd::stream::write::Encoder as ZstdEncoder;
 
 use super::encoding::Encoding;
 
-/// As much as can be had without waiting for it: each takes about a millisecond for 100 KB.
+/// As much as can be had without waiting for it: each takes a millisecond or less for 50 KB.
 const BROTLI_QUALITY: u32 = 4;
 const ZSTD_LEVEL: i32 = 3;
-const GZIP_LEVEL: u32 = 5;
+const GZIP_LEVEL: u32 = 4;
 /// 2^17 = 128 KiB of what was before: for pages of the usual size there is no more, and each body that
 /// is on its way has that much memory.
 const WINDOW_LOG: u32 = 17;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -66,6 +67,9 @@ pub enum Command {
     /// Whether this binary could go on from the state on stdin; an upgrade asks
     #[command(hide = true)]
     Preflight,
+    /// Enter the worker's sandbox, and try what it has to refuse
+    #[command(hide = true)]
+    SandboxTest(SandboxTestArgs),
 }
 
 #[derive(Debug, Args)]
@@ -241,6 +245,16 @@ impl CertificateOrders {
         ];
         orders.into_iter().find_map(|(path, name)| Some((path, name.as_deref()?)))
     }
+}
+
+#[derive(Debug, Args)]
+pub struct SandboxTestArgs {
+    /// Somebody who accepts connections
+    #[arg(long)]
+    pub upstream: SocketAddr,
+    /// A unix socket that somebody listens on
+    #[arg(long)]
+    pub socket_file: String,
 }
 
 #[derive(Debug, Args)]

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use baton::cli::{
-    AskArgs, CertsArgs, Cli, Command, DemoArgs, HostArgs, MaintenanceArgs, UpgradeArgs, WorkerArgs,
+    AskArgs, CertsArgs, Cli, Command, DemoArgs, HostArgs, MaintenanceArgs, SandboxTestArgs,
+    UpgradeArgs, WorkerArgs,
 };
 use baton::config::{self, Mistakes};
 use baton::controller::admin::answers::{
@@ -19,6 +20,8 @@ use baton::controller::certificates::import;
 use baton::controller::run::{self, RunError};
 use baton::controller::{check, upgrade};
 use baton::protocol::WORKER_NAME;
+use baton::protocol::settings::Sandbox;
+use baton::worker::sandbox::self_test;
 use baton::{demo, worker};
 use clap::Parser;
 use http::Method;
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Maintenance(args) => maintain(&args),
         Command::Worker(args) => serve_public(&args),
         Command::Preflight => preflight(),
+        Command::SandboxTest(args) => test_sandbox(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -199,6 +203,11 @@ fn serve_public(args: &WorkerArgs) -> anyhow::Result<()> {
     // Started through a descriptor, the process would be called by its number in ps and top.
     let _ = fs::write("/proc/self/comm", WORKER_NAME);
     Ok(worker::run(control, args.fault)?)
+}
+
+fn test_sandbox(args: &SandboxTestArgs) -> anyhow::Result<()> {
+    let said = self_test::run(Sandbox::Strict, args.upstream, &args.socket_file)?;
+    print(&format!("{}\n", said.join("\n")))
 }
 
 /// Like `print!`, but a reader that has seen enough (`baton routes | head`) is no failure.

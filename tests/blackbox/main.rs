@@ -33,6 +33,7 @@ mod ready_made;
 mod reload;
 mod route_options;
 mod routing;
+mod sandbox;
 mod service;
 mod stage;
 mod systemd_unit;

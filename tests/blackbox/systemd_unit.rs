@@ -22,6 +22,19 @@ fn systemd_takes_the_unit_without_a_word() {
     analyze(&["verify", "--man=no", "--recursive-errors=no", text(&copy)]);
 }
 
+/// Workers shut themselves in with these, and a unit that refuses them leaves the walls out.
+#[test]
+fn the_unit_lets_workers_give_up_what_they_have() {
+    let unit = std::fs::read_to_string(delivered("baton.service")).expect("it is delivered");
+    let last = unit.lines().filter_map(|line| line.strip_prefix("SystemCallFilter=")).next_back();
+    let last: Vec<&str> = last.expect("a filter").split_whitespace().collect();
+    for call in
+        ["capset", "prlimit64", "seccomp", "landlock_create_ruleset", "landlock_restrict_self"]
+    {
+        assert!(last.contains(&call), "{call}: {last:?}");
+    }
+}
+
 #[test]
 fn the_unit_leaves_little_open() {
     let unit = delivered("baton.service");

@@ -1,6 +1,6 @@
 //! What the tests need beside Rust and a C compiler, and how Debian and Ubuntu provide it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::protocol::pattern::{HostPattern, PathPattern, PatternError};
 use crate::protocol::settings::{
-    AccessLog, Balance, Hold, Limits, Timeouts, TlsProfile, TlsSettings, WorkerSettings,
+    AccessLog, Balance, Hold, Limits, Sandbox, Timeouts, TlsProfile, TlsSettings, WorkerSettings,
 };
 
 pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
@@ -54,6 +54,7 @@ fn host_pattern(value: &DeValue<'_>) -> Result<HostPattern, Problem> {
 fn worker(root: &mut Section<'_, '_, '_>, worker: &mut WorkerSettings) {
     root.read("threads", &mut worker.threads, value::number(1..=1024));
     root.read("balance", &mut worker.balance, value::one_of(BALANCES));
+    root.read("sandbox", &mut worker.sandbox, value::one_of(SANDBOXES));
     if let Some(networks) = root.list("trusted_proxies", value::network) {
         worker.trusted_proxies = networks.into_iter().map(Spanned::into_inner).collect();
     }
@@ -61,6 +62,13 @@ fn worker(root: &mut Section<'_, '_, '_>, worker: &mut WorkerSettings) {
 
 const HANDOFFS: &[(&str, HandoffWish)] =
     &[("auto", HandoffWish::Auto), ("ebpf", HandoffWish::Ebpf), ("inherit", HandoffWish::Inherit)];
+
+const SANDBOXES: &[(&str, Sandbox)] = &[
+    ("on", Sandbox::On),
+    ("strict", Sandbox::Strict),
+    ("log", Sandbox::Log),
+    ("off", Sandbox::Off),
+];
 
 const BALANCES: &[(&str, Balance)] =
     &[("round-robin", Balance::RoundRobin), ("least-loaded", Balance::LeastLoaded)];

@@ -1,6 +1,7 @@
 //! What of a configuration that was read again can go live in place, and what cannot.
 
 use crate::config::Config;
+use crate::protocol::settings::{TlsSettings, WorkerSettings};
 
 /// The keys that differ and that the controller itself was started with.
 pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
@@ -16,19 +17,35 @@ pub fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 /// The keys that differ and that workers are started with: they need a new generation. Everything
 /// else (routes, certificate files, drain limits) goes live in place.
 pub fn needs_generation(old: &Config, new: &Config) -> Vec<&'static str> {
-    let (old_worker, new_worker) = (&old.worker, &new.worker);
+    let was = &old.worker;
+    // Each by its name, so that none is forgotten. The port follows the listeners.
+    let WorkerSettings {
+        threads,
+        https_port: _,
+        trusted_proxies,
+        timeouts,
+        limits,
+        hold,
+        sandbox,
+        tls: TlsSettings { profile, strict_sni },
+        access_log,
+        log_level,
+        balance,
+    } = &new.worker;
     differing([
-        ("threads", old_worker.threads != new_worker.threads),
-        ("trusted_proxies", old_worker.trusted_proxies != new_worker.trusted_proxies),
-        ("balance", old_worker.balance != new_worker.balance),
+        ("threads", was.threads != *threads),
+        ("trusted_proxies", was.trusted_proxies != *trusted_proxies),
+        ("balance", was.balance != *balance),
+        ("sandbox", was.sandbox != *sandbox),
         ("listen.http", old.listen.http != new.listen.http),
         ("listen.https", old.listen.https != new.listen.https),
-        ("tls.profile", old_worker.tls.profile != new_worker.tls.profile),
-        ("tls.strict_sni", old_worker.tls.strict_sni != new_worker.tls.strict_sni),
-        ("timeouts", old_worker.timeouts != new_worker.timeouts),
-        ("limits", old_worker.limits != new_worker.limits),
-        ("log.access", old_worker.access_log != new_worker.access_log),
-        ("log.level", old_worker.log_level != new_worker.log_level),
+        ("tls.profile", was.tls.profile != *profile),
+        ("tls.strict_sni", was.tls.strict_sni != *strict_sni),
+        ("timeouts", was.timeouts != *timeouts),
+        ("limits", was.limits != *limits),
+        ("hold", was.hold != *hold),
+        ("log.access", was.access_log != *access_log),
+        ("log.level", was.log_level != *log_level),
     ])
 }
 

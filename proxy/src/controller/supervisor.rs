@@ -13,7 +13,9 @@ use super::metrics::{Load, Tally};
 use super::orphans::Orphan;
 use super::rendezvous::Rendezvous;
 use super::respawn::Backoff;
-use super::worker_process::{Event, Executable, Generation, Process, ProcessState, StartError};
+use super::worker_process::{
+    Event, Executable, Generation, Process, ProcessState, SandboxState, StartError,
+};
 use crate::config::Drain;
 use crate::protocol::frame::{ToWorker, WorkerStats};
 use crate::protocol::snapshot::Snapshot;
@@ -79,6 +81,7 @@ pub struct Status {
     pub ready_after: Duration,
     /// Version of the snapshot that requests see.
     pub applied: u64,
+    pub sandbox: SandboxState,
     /// Processes of this generation that died unasked.
     pub deaths: u64,
     /// Why the last of them did.
@@ -99,6 +102,7 @@ impl Status {
             started: process.started,
             ready_after: process.ready_after,
             applied: process.applied,
+            sandbox: process.sandbox.clone(),
             deaths: 0,
             last_death: None,
             respawn_delay: Duration::ZERO,
@@ -338,6 +342,7 @@ impl Handle {
             started: SystemTime::UNIX_EPOCH,
             ready_after: Duration::from_millis(3),
             applied: 1,
+            sandbox: SandboxState::default(),
             deaths: 0,
             last_death: None,
             respawn_delay: Duration::ZERO,

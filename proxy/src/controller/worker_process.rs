@@ -145,6 +145,8 @@ pub struct Process {
     pub applied: u64,
     /// Its listeners are closed, as far as it is concerned.
     pub quiesced: bool,
+    /// As it has told.
+    pub sandbox: SandboxState,
     /// Who waits for which Stats frame.
     asked: HashMap<u64, oneshot::Sender<WorkerStats>>,
     questions: u64,
@@ -179,9 +181,19 @@ pub struct ProcessState {
     pub fault: Option<Fault>,
     #[serde(default)]
     pub steered: bool,
+    #[serde(default)]
+    pub sandbox: SandboxState,
     /// What the totals that cross with it hold of its counters.
     #[serde(default)]
     pub counted: Option<Box<WorkerStats>>,
+}
+
+/// What stands between a worker and the host; both empty where it has not told us.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SandboxState {
+    pub active: Vec<String>,
+    /// With the reason.
+    pub missing: Vec<String>,
 }
 
 /// What a process did.
@@ -230,6 +242,7 @@ impl Process {
             quiesced: self.quiesced,
             fault: generation.fault,
             steered: generation.steered,
+            sandbox: self.sandbox.clone(),
             counted: self.counted.clone(),
         }
     }
@@ -259,6 +272,7 @@ impl Process {
             ready_after: state.ready_after,
             applied: state.applied,
             quiesced: state.quiesced,
+            sandbox: state.sandbox,
             asked: HashMap::new(),
             questions: 0,
             is_looked_at: false,
@@ -297,6 +311,8 @@ impl Process {
             // Snapshots of the controller before have numbers of its own.
             applied: 0,
             quiesced: orphan.quiesced,
+            // It has told another.
+            sandbox: SandboxState::default(),
             asked: HashMap::new(),
             questions: 0,
             is_looked_at: false,
@@ -335,6 +351,7 @@ impl Process {
             ready_after: Duration::ZERO,
             applied: 0,
             quiesced: false,
+            sandbox: SandboxState::default(),
             asked: HashMap::new(),
             questions: 0,
             is_looked_at: false,
@@ -530,6 +547,12 @@ impl Process {
                 }
             }
             FromWorker::Quiesced => self.quiesced = true,
+            FromWorker::Sandboxed { active, missing } => {
+                for layer in &missing {
+                    tracing::warn!("worker (pid {}): no sandbox for {layer}", self.pid);
+                }
+                self.sandbox = SandboxState { active, missing };
+            }
             FromWorker::Drained { stats } => {
                 if let Some(stats) = stats {
                     self.count(&stats);

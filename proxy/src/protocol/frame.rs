@@ -63,6 +63,11 @@ pub enum FromWorker {
         protocol: u32,
         version: String,
     },
+    /// What stands between the worker and the host, and what could not be had.
+    Sandboxed {
+        active: Vec<String>,
+        missing: Vec<String>,
+    },
     /// Every request that starts from now on sees this snapshot or a later one.
     Applied {
         snapshot: u64,

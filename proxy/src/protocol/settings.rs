@@ -35,6 +35,7 @@ pub struct WorkerSettings {
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub hold: Hold,
+    pub sandbox: Sandbox,
     pub tls: TlsSettings,
     pub access_log: AccessLog,
     /// Level filter for events on stderr, as `RUST_LOG` reads it.
@@ -115,6 +116,20 @@ impl Default for Limits {
             upstream_idle: 128,
         }
     }
+}
+
+/// What a worker may not do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sandbox {
+    Off,
+    /// System calls that the filter would refuse are logged by the kernel, and made.
+    Log,
+    /// Every layer that the kernel has.
+    #[default]
+    On,
+    /// Every layer, or the worker does not start.
+    Strict,
 }
 
 /// Requests whose route nobody answers for at the moment wait.

@@ -17,6 +17,7 @@ use super::challenges;
 use super::drain::Phase;
 use super::host_book::HostBook;
 use super::route_options::Limiter;
+use super::sandbox::{self, Incomplete, Layers};
 use super::stats::ThreadStats;
 use super::table::Table;
 use super::thread::{self, Event, Order, Parts};
@@ -46,6 +47,8 @@ pub enum WorkerError {
     Order(&'static str),
     #[error("cannot start: {0}")]
     Start(std::io::Error),
+    #[error("{0}")]
+    Sandbox(#[from] Incomplete),
     #[error("it was told to fail")]
     Fault,
 }
@@ -72,6 +75,10 @@ pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
             _ => {}
         }
         log::start(&settings.log_level);
+        // Before any other thread, and before a stranger has said a word.
+        let layers = sandbox::enter(settings.sandbox)?;
+        let Layers { active, missing } = layers;
+        controller.sender.send(&FromWorker::Sandboxed { active, missing }).await?;
         let (writer, writing) = access_log::start().map_err(WorkerError::Start)?;
         let worker = Worker::start(identity, settings, fault, &writer)?;
         // Each thread has its own; the log ends with the last of them.

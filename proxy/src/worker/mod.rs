@@ -21,6 +21,7 @@ pub mod page;
 pub mod relay;
 pub mod request;
 pub mod route_options;
+pub mod sandbox;
 pub mod stats;
 pub mod table;
 pub mod thread;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use baton_load::{
-    Cause, Kind, Load, Protocol, Report, Target, Upstream, UpstreamOptions, download, upload,
+    Cause, Kind, Load, Pace, Protocol, Report, Target, Upstream, UpstreamOptions, download, upload,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -68,10 +68,11 @@ async fn bodies_of_any_size_pass_both_ways() {
     let target = Target::plain(upstream.address(), "app.test");
     for protocol in [Protocol::Http1, Protocol::Http2] {
         for bytes in [0, 1, 65_535, 3_000_000] {
-            download(&target, protocol, bytes, None).await.expect("download");
-            upload(&target, protocol, bytes, None).await.expect("upload");
+            download(&target, protocol, bytes, Pace::free()).await.expect("download");
+            upload(&target, protocol, bytes, Pace::free()).await.expect("upload");
         }
-        let slow = download(&target, protocol, 100_000, Some(1_000_000)).await.expect("download");
+        let slow =
+            download(&target, protocol, 100_000, Pace::at(1_000_000)).await.expect("download");
         assert!(slow.took >= Duration::from_millis(90), "{:?}", slow.took);
     }
 }

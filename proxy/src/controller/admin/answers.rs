@@ -57,6 +57,12 @@ pub struct Generation {
     pub last_death: Option<String>,
     /// How long the next start waits, when workers die again and again.
     pub respawn_delay_ms: u64,
+    /// What stands between its process and the host; empty where it has told another controller.
+    #[serde(default)]
+    pub sandbox: Vec<String>,
+    /// What of it could not be had, and why.
+    #[serde(default)]
+    pub sandbox_missing: Vec<String>,
     /// Of the process that runs now, since its start; none when it does not say.
     pub counters: Option<WorkerStats>,
 }
@@ -354,6 +360,8 @@ mod tests {
                 deaths: 0,
                 last_death: None,
                 respawn_delay_ms: 0,
+                sandbox: vec!["no capability".into()],
+                sandbox_missing: vec![],
                 counters: None,
             }],
             listeners: vec![Listener { address: "[::]:80".into(), kind: "http".into() }],
@@ -384,6 +392,8 @@ mod tests {
                 "deaths": 0,
                 "last_death": null,
                 "respawn_delay_ms": 0,
+                "sandbox": ["no capability"],
+                "sandbox_missing": [],
                 "counters": null,
             }],
             "listeners": [{"address": "[::]:80", "kind": "http"}],

@@ -332,6 +332,8 @@ async fn generation(worker: &Handle, fleet: &Fleet, sources: &Sources) -> answer
         deaths: status.deaths,
         last_death: status.last_death,
         respawn_delay_ms: millis(status.respawn_delay),
+        sandbox: status.sandbox.active,
+        sandbox_missing: status.sandbox.missing,
         counters: counters.map(WorkerStats::without_hosts),
     }
 }

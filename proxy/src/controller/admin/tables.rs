@@ -32,10 +32,24 @@ pub fn status(status: &Status) -> String {
         if let Some(reason) = &generation.last_death {
             let _ = writeln!(text, "last death in generation {}: {reason}", generation.id);
         }
+        text.push_str(&sandbox(generation));
     }
     if !status.last_handoffs.is_empty() {
         text.push('\n');
         text.push_str(&handoffs(&status.last_handoffs));
+    }
+    text
+}
+
+/// Where it is whole, the active generation's alone says enough.
+fn sandbox(generation: &Generation) -> String {
+    let Generation { id, state, sandbox, sandbox_missing, .. } = generation;
+    let mut text = String::new();
+    if state == "active" && !sandbox.is_empty() {
+        let _ = writeln!(text, "sandbox   {}", sandbox.join(", "));
+    }
+    for missing in sandbox_missing {
+        let _ = writeln!(text, "no sandbox in generation {id} for {missing}");
     }
     text
 }

@@ -397,7 +397,7 @@ impl<'a> Reading<'a> {
     /// Id and key go together; the key, which is a secret, is in no diagnosis.
     fn external_account(&mut self, own: Router<'a>) -> Option<Opinion<ExternalAccount>> {
         let kid = self.opinion(own, Key::AcmeEabKid, value::any);
-        let key = own.written(Key::AcmeEabKey).into_iter().next();
+        let key = own.written(Key::AcmeEabSecret).into_iter().next();
         let (kid, key) = match (kid, key) {
             (Some(kid), Some(key)) => (kid, key),
             (None, None) => return None,

@@ -33,7 +33,7 @@ pub(super) enum Key {
     AcmeProfile,
     AcmeChain,
     AcmeEabKid,
-    AcmeEabKey,
+    AcmeEabSecret,
     AcmeKeySize,
 }
 
@@ -64,7 +64,7 @@ impl Key {
         Key::AcmeProfile,
         Key::AcmeChain,
         Key::AcmeEabKid,
-        Key::AcmeEabKey,
+        Key::AcmeEabSecret,
         Key::AcmeKeySize,
     ];
 
@@ -116,7 +116,7 @@ impl Key {
             Key::AcmeProfile => &["ACME_CERT_PROFILE"],
             Key::AcmeChain => &["ACME_PREFERRED_CHAIN"],
             Key::AcmeEabKid => &["ACME_EAB_KID"],
-            Key::AcmeEabKey => &["ACME_EAB_HMAC_KEY"],
+            Key::AcmeEabSecret => &["ACME_EAB_HMAC_KEY"],
             Key::AcmeKeySize => &["ACME_KEYSIZE", "LETSENCRYPT_KEYSIZE"],
             Key::StripPrefix | Key::Network | Key::Weight | Key::VerifyClient => &[],
         }

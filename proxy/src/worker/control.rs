@@ -71,7 +71,11 @@ pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
         let (identity, settings) = hello(&mut controller).await?;
         match fault {
             Some(Fault::CrashAtStart) => return Err(WorkerError::Fault),
-            Some(Fault::HangAtStart) => std::future::pending().await,
+            Some(Fault::HangAtStart) => {
+                // Until nobody is left who could end it.
+                while controller.receiver.receive().await.is_ok() {}
+                return Err(WorkerError::Fault);
+            }
             _ => {}
         }
         log::start(&settings.log_level);

@@ -29,6 +29,7 @@ mod interventions;
 mod metrics;
 mod orphans;
 mod preflight;
+mod proxy_protocol;
 mod ready_made;
 mod reload;
 mod route_options;

@@ -58,6 +58,9 @@ fn worker(root: &mut Section<'_, '_, '_>, worker: &mut WorkerSettings) {
     if let Some(networks) = root.list("trusted_proxies", value::network) {
         worker.trusted_proxies = networks.into_iter().map(Spanned::into_inner).collect();
     }
+    if let Some(networks) = root.list("proxy_protocol", value::network) {
+        worker.proxy_protocol = networks.into_iter().map(Spanned::into_inner).collect();
+    }
 }
 
 const HANDOFFS: &[(&str, HandoffWish)] =

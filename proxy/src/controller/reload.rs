@@ -23,6 +23,7 @@ pub fn needs_generation(old: &Config, new: &Config) -> Vec<&'static str> {
         threads,
         https_port: _,
         trusted_proxies,
+        proxy_protocol,
         timeouts,
         limits,
         hold,
@@ -35,6 +36,7 @@ pub fn needs_generation(old: &Config, new: &Config) -> Vec<&'static str> {
     differing([
         ("threads", was.threads != *threads),
         ("trusted_proxies", was.trusted_proxies != *trusted_proxies),
+        ("proxy_protocol", was.proxy_protocol != *proxy_protocol),
         ("balance", was.balance != *balance),
         ("sandbox", was.sandbox != *sandbox),
         ("listen.http", old.listen.http != new.listen.http),

@@ -2,6 +2,7 @@
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
 use std::time::Duration;
 
 /// What is spoken on a listener.
@@ -32,6 +33,8 @@ pub struct WorkerSettings {
     pub https_port: Option<u16>,
     /// Peers whose X-Forwarded-* and Forwarded are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Peers that send a PROXY protocol header before everything else; no others may.
+    pub proxy_protocol: Vec<IpNet>,
     pub timeouts: Timeouts,
     pub limits: Limits,
     pub hold: Hold,
@@ -42,6 +45,15 @@ pub struct WorkerSettings {
     pub log_level: String,
     /// How upstreams of a pool take turns.
     pub balance: Balance,
+}
+
+impl WorkerSettings {
+    /// Whether this peer sends a PROXY protocol header.
+    pub fn is_balancer(&self, peer: IpAddr) -> bool {
+        // A socket of IPv6 shows IPv4 peers as mapped addresses.
+        let peer = peer.to_canonical();
+        self.proxy_protocol.iter().any(|network| network.contains(&peer))
+    }
 }
 
 /// Every wait of a worker has a limit.

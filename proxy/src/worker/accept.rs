@@ -20,6 +20,7 @@ use super::challenges::is_tls_alpn_challenge;
 use super::client_auth::ClientAuth;
 use super::drain::Phase;
 use super::local::{Local, Peer, Slot, Tls};
+use super::proxy_protocol;
 use super::stats::ThreadStats;
 use super::tls::ALPN_HTTP2;
 use super::transport::{Socket, Transport, poll_read_some};
@@ -119,6 +120,28 @@ impl Accept {
     /// Serves a connected socket.
     pub fn connection(&self, socket: Socket, peer: Peer, kind: ListenerKind, slot: Slot) {
         let slot = slot.open();
+        match socket {
+            Socket::Tcp(socket) if self.local.settings.is_balancer(peer.address.ip()) => {
+                spawn_local(self.clone().balanced(socket, peer, kind, slot));
+            }
+            socket => self.speak(socket, peer, kind, slot),
+        }
+    }
+
+    /// A balancer says first for whom it has connected.
+    async fn balanced(self, mut socket: TcpStream, mut peer: Peer, kind: ListenerKind, slot: Slot) {
+        let limit = self.local.settings.timeouts.handshake;
+        match timeout(limit, proxy_protocol::read(&mut socket)).await {
+            Ok(Ok(client)) => {
+                peer.address = client.unwrap_or(peer.address);
+                self.speak(Socket::Tcp(socket), peer, kind, slot);
+            }
+            Ok(Err(error)) => tracing::debug!(balancer = %peer.address, %error, "closed"),
+            Err(_) => tracing::debug!(balancer = %peer.address, "PROXY protocol header is late"),
+        }
+    }
+
+    fn speak(&self, socket: Socket, peer: Peer, kind: ListenerKind, slot: Slot) {
         match kind {
             ListenerKind::Http => {
                 spawn_local(plain(self.local.clone(), socket, peer, slot));

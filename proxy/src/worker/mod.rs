@@ -18,6 +18,7 @@ pub mod linger;
 pub mod local;
 pub mod message;
 pub mod page;
+pub mod proxy_protocol;
 pub mod relay;
 pub mod request;
 pub mod route_options;

@@ -446,3 +446,30 @@ async fn a_route_is_as_patient_as_it_says() {
         assert_eq!(answer.status, want, "{host}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_is_answered_by_the_same_container_where_the_route_says_so() {
+    let docker = Docker::connect();
+    let config = Config::new().docker(docker.endpoint()).top("trusted_proxies = [\"127.0.0.1\"]");
+    let baton = Baton::start(config).await;
+    let host = "same.test";
+    let label = [("com.github.nginx-proxy.nginx-proxy.loadbalance", "ip_hash")];
+    let environment = [("VIRTUAL_HOST", host), ("HTTPS_METHOD", "noredirect")];
+    let _pool = ["first", "second"].map(|name| docker.run(name, &environment, &label));
+    baton.wait_up(host, 2).await;
+    let mut answered = std::collections::BTreeSet::new();
+    for client in 0..16 {
+        let from = format!("X-Forwarded-For: 203.0.113.{client}");
+        let ask = async || {
+            let curl = baton.curl(&format!("http://{host}/")).args(["-H", &from]);
+            curl.run().await.field("x-upstream").expect("a name").to_owned()
+        };
+        let first = ask().await;
+        for _ in 0..3 {
+            assert_eq!(ask().await, first, "{from}");
+        }
+        answered.insert(first);
+    }
+    assert_eq!(answered.len(), 2, "{answered:?}");
+    assert_eq!(baton.routes_json()["diagnoses"].to_string(), "[]");
+}

@@ -13,9 +13,11 @@ use crate::protocol::options::fields::{Change, FieldChange, Side, check_name};
 use crate::protocol::options::forward_auth::ForwardAuth;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
+use crate::protocol::settings::Balance;
 
 pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     let mut options = Options { compress: true, ..Options::default() };
+    options.balance = section.optional("balance", said(Balance::parse));
     section.read("compress", &mut options.compress, value::boolean);
     options.access.allow = networks(section, "allow");
     options.access.deny = networks(section, "deny").unwrap_or_default();

@@ -73,8 +73,11 @@ const SANDBOXES: &[(&str, Sandbox)] = &[
     ("off", Sandbox::Off),
 ];
 
-const BALANCES: &[(&str, Balance)] =
-    &[("round-robin", Balance::RoundRobin), ("least-loaded", Balance::LeastLoaded)];
+const BALANCES: &[(&str, Balance)] = &[
+    ("round-robin", Balance::RoundRobin),
+    ("least-loaded", Balance::LeastLoaded),
+    ("client-address", Balance::ClientAddress),
+];
 
 fn listen(section: &mut Section<'_, '_, '_>, listen: &mut Listen) {
     let http = addresses(section, "http", &mut listen.http);

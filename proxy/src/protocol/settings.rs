@@ -197,4 +197,45 @@ pub enum Balance {
     RoundRobin,
     /// The upstream with the fewest requests in progress on this thread, for its weight.
     LeastLoaded,
+    /// The same upstream for the same client address, while it is up; those of one that goes are spread
+    /// over the others, and no more move.
+    ClientAddress,
+}
+
+impl Balance {
+    /// By our names, or those of nginx in nginx-proxy's label `loadbalance`.
+    ///
+    /// # Errors
+    /// The sentence for what is neither; its subject is the text.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.trim_end_matches(';').trim_end() {
+            "round-robin" | "round_robin" => Ok(Balance::RoundRobin),
+            "least-loaded" | "least_conn" => Ok(Balance::LeastLoaded),
+            "client-address" | "ip_hash" | "hash $remote_addr" | "hash $remote_addr consistent" => {
+                Ok(Balance::ClientAddress)
+            }
+            _ => Err("is not one of round-robin, least-loaded and client-address".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_both_worlds() {
+        for (text, want) in [
+            ("round-robin", Ok(Balance::RoundRobin)),
+            ("least_conn;", Ok(Balance::LeastLoaded)),
+            ("ip_hash", Ok(Balance::ClientAddress)),
+            ("hash $remote_addr;", Ok(Balance::ClientAddress)),
+            (
+                "hash $request_uri",
+                Err("is not one of round-robin, least-loaded and client-address"),
+            ),
+        ] {
+            assert_eq!(Balance::parse(text), want.map_err(str::to_owned), "{text}");
+        }
+    }
 }

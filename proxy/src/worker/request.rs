@@ -224,7 +224,8 @@ fn find_route<'a>(
 ) -> Result<Found<'a>, Page> {
     let redirect = check_scheme(host, peer, head, settings.https_port)?;
     let found = route_of(host, peer, head);
-    let is_down = |route: &Route| !route.hold && routing.table.pools[route.pool].is_empty();
+    let is_down =
+        |route: &Route| !route.hold && routing.table.pools[route.pool].upstreams.is_empty();
     if found.as_ref().is_ok_and(|(route, _)| is_down(route)) {
         // A redirect would lead to the same answer.
         return Err(Page::NOBODY_UP);
@@ -442,7 +443,7 @@ async fn forward<D: Downstream>(
     let mut same = None;
     loop {
         let fresh = same.is_some();
-        let Some(index) = same.take().or_else(|| next(local, pool, &tried)) else {
+        let Some(index) = same.take().or_else(|| next(local, pool, request, &tried)) else {
             return Forwarded::Nowhere(lack, page);
         };
         let member = &pool.members[index];
@@ -463,9 +464,11 @@ async fn forward<D: Downstream>(
     }
 }
 
-fn next(local: &Local, pool: &Pool, tried: &Tried) -> Option<usize> {
+fn next(local: &Local, pool: &Pool, request: &Request<'_>, tried: &Tried) -> Option<usize> {
     let open = tried.count() < ATTEMPTS;
-    open.then(|| pool.pick(local.settings.balance, tried, tokio::time::Instant::now())).flatten()
+    let now = tokio::time::Instant::now();
+    let client = || request.client.origin(request.head);
+    open.then(|| pool.pick(local.settings.balance, tried, now, client)).flatten()
 }
 
 /// How one attempt went.

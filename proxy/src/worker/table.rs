@@ -19,6 +19,7 @@ use super::tickets::TicketKeys;
 use super::tls::Certificates;
 use crate::protocol::default_root::DefaultRoot;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
+use crate::protocol::settings::Balance;
 use crate::protocol::snapshot::{self, HttpsMethod, Intervention, Snapshot};
 
 /// Index of a pool in [`Table::pools`].
@@ -29,12 +30,20 @@ pub struct Table {
     pub version: u64,
     hosts: Hosts,
     /// The pool of each route, in the order of the snapshot.
-    pub pools: Vec<Vec<snapshot::Upstream>>,
+    pub pools: Vec<Plan>,
     /// Servers that routes ask before they answer.
     pub asked: Vec<snapshot::Upstream>,
     pub certificates: Certificates,
     pub ticket_keys: TicketKeys,
     pub challenges: Challenges,
+}
+
+/// What a pool is made of.
+#[derive(Debug)]
+pub struct Plan {
+    pub upstreams: Vec<snapshot::Upstream>,
+    /// `None`: as all others.
+    pub balance: Option<Balance>,
 }
 
 /// nginx's precedence: exact, longest leading wildcard, longest trailing wildcard, first regular
@@ -136,7 +145,7 @@ impl Table {
 /// What hosts are compiled into, beside themselves.
 struct Compiler<'a> {
     book: &'a mut HostBook,
-    pools: Vec<Vec<snapshot::Upstream>>,
+    pools: Vec<Plan>,
     asked: Vec<snapshot::Upstream>,
     problems: Vec<Problem>,
 }
@@ -239,15 +248,16 @@ impl Paths {
     fn compile(
         host: &HostPattern,
         mut routes: Vec<snapshot::Route>,
-        pools: &mut Vec<Vec<snapshot::Upstream>>,
+        pools: &mut Vec<Plan>,
         asked: &mut Vec<snapshot::Upstream>,
         problems: &mut Vec<Problem>,
     ) -> Self {
         let mut paths = Paths::default();
         routes.sort_by(|a, b| a.path.cmp(&b.path));
-        for route in routes {
+        for mut route in routes {
             let pool = pools.len();
-            pools.push(route.upstreams);
+            let balance = route.options.balance.take();
+            pools.push(Plan { upstreams: route.upstreams, balance });
             let options = RouteOptions::compile(route.options, host, &route.path, asked);
             let waiting = Waiting::default();
             let entry = Route { pool, hold: route.hold, waiting, replace: None, options };
@@ -402,7 +412,7 @@ mod tests {
     fn found<'a>(table: &'a Table, host: &str, path: &str) -> Option<&'a str> {
         let path = normal_path(path.as_bytes())?;
         let route = table.host(&normal_host(host.as_bytes()))?.route(&path)?;
-        Some(&table.pools[route.pool][0].name)
+        Some(&table.pools[route.pool].upstreams[0].name)
     }
 
     #[test]

@@ -210,7 +210,10 @@ impl<'a> Router<'a> {
         let variables = options::VARIABLES.into_iter().filter_map(|(name, key)| {
             Some((key, written(name.to_owned(), self.container.env.get(name), false)?))
         });
-        labels.chain(variables).collect()
+        let foreign = options::FOREIGN
+            .into_iter()
+            .filter_map(|(label, key)| Some((key, self.foreign_label(label)?)));
+        labels.chain(foreign).chain(variables).collect()
     }
 
     fn options_under(self, prefix: &str) -> Vec<(options::Key, Written<'a>)> {
@@ -245,9 +248,10 @@ pub(super) fn unused(container: &Container) -> Vec<Unused> {
             && !options::VARIABLES.iter().any(|(known, _)| known == name)
     });
     let foreign = container.labels.keys().filter(|label| {
-        label
-            .strip_prefix(NGINX_PROXY_PREFIX)
-            .is_some_and(|label| !Key::ALL.iter().any(|key| key.foreign_label() == Some(label)))
+        label.strip_prefix(NGINX_PROXY_PREFIX).is_some_and(|label| {
+            !Key::ALL.iter().any(|key| key.foreign_label() == Some(label))
+                && !options::FOREIGN.iter().any(|(known, _)| *known == label)
+        })
     });
     let later = variables.map(|(name, _)| name).chain(foreign);
     let not_yet = || "is not supported yet".to_owned();

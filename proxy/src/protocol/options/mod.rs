@@ -19,9 +19,13 @@ use rate_limit::RateLimit;
 use redirect::Redirects;
 use timeouts::RouteTimeouts;
 
+use super::settings::Balance;
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
+    /// How its upstreams take turns; `None`: as all others.
+    pub balance: Option<Balance>,
     pub access: Access,
     /// Who may come with a password; `None`: nobody is asked. An empty list lets nobody in.
     pub basic_auth: Option<Vec<Credential>>,
@@ -53,6 +57,7 @@ impl Options {
     pub fn names(&self) -> Vec<String> {
         let redirects = &self.redirects;
         let named = [
+            ("balance", self.balance.is_some()),
             ("allow", self.access.allow.is_some()),
             ("deny", !self.access.deny.is_empty()),
             ("auth.basic", self.basic_auth.is_some()),

@@ -1,5 +1,8 @@
 //! Whose turn it is: smooth weighted round robin (nginx's), or the least loaded.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+
 use tokio::time::Instant;
 
 use super::{Member, Pool};
@@ -21,20 +24,28 @@ impl Tried {
 
 impl Pool {
     /// The member for the next attempt of a request: one that is not left out where there is one,
-    /// else the one that comes back soonest. `None` when all were tried.
-    pub fn pick(&self, balance: Balance, tried: &Tried, now: Instant) -> Option<usize> {
+    /// else the one that comes back soonest. `None` when all were tried. `usual` is how pools take turns
+    /// that say nothing else; `client` is asked for where it matters.
+    pub fn pick(
+        &self,
+        usual: Balance,
+        tried: &Tried,
+        now: Instant,
+        client: impl FnOnce() -> IpAddr,
+    ) -> Option<usize> {
         let open = |index: &usize| !tried.0.contains(index);
         let healthy: Vec<usize> = (0..self.members.len())
             .filter(open)
             .filter(|&index| !self.members[index].upstream.is_ejected(now))
             .collect();
-        match (healthy.as_slice(), balance) {
+        match (healthy.as_slice(), self.balance.unwrap_or(usual)) {
             ([], _) => (0..self.members.len())
                 .filter(open)
                 .min_by_key(|&index| self.members[index].upstream.ejected_until()),
             ([only], _) => Some(*only),
             (several, Balance::RoundRobin) => self.next_turn(several),
             (several, Balance::LeastLoaded) => self.least_loaded(several),
+            (several, Balance::ClientAddress) => self.for_client(several, client()),
         }
     }
 
@@ -49,6 +60,21 @@ impl Pool {
             .max_by_key(|&(index, member)| (member.turn.get(), std::cmp::Reverse(index)))?;
         member.turn.set(member.turn.get() - sum);
         Some(index)
+    }
+
+    /// Rendezvous hashing (Thaler and Ravishankar 1998), weighted: each candidate draws a number for this
+    /// client, and the highest one wins. Who goes or comes moves its own clients alone. The same in every
+    /// process of one build: nothing of it is random.
+    fn for_client(&self, candidates: &[usize], client: IpAddr) -> Option<usize> {
+        let score = |&index: &usize| {
+            let member = &self.members[index];
+            let mut hasher = DefaultHasher::new();
+            (client, member.upstream.address).hash(&mut hasher);
+            // From 0 to 1, neither included.
+            let drawn = (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64 + f64::EPSILON / 4.0;
+            -f64::from(member.weight) / drawn.ln()
+        };
+        candidates.iter().copied().max_by(|one, other| score(one).total_cmp(&score(other)))
     }
 
     fn least_loaded(&self, candidates: &[usize]) -> Option<usize> {
@@ -95,7 +121,9 @@ mod tests {
     }
 
     fn turns(pool: &Pool, count: usize, balance: Balance) -> Vec<usize> {
-        let pick = || pool.pick(balance, &Tried::default(), Instant::now()).expect("a member");
+        let nobody = || unreachable!("nobody asks for the client");
+        let pick =
+            || pool.pick(balance, &Tried::default(), Instant::now(), nobody).expect("a member");
         (0..count).map(|_| pick()).collect()
     }
 
@@ -121,13 +149,37 @@ mod tests {
     }
 
     #[test]
+    fn a_client_keeps_its_upstream_and_weights_count() {
+        let chosen = |pools: &Pools, number: u32, tried: &Tried| {
+            let client = || std::net::Ipv4Addr::from(number).into();
+            let pool = pools.pool(0);
+            pool.pick(Balance::ClientAddress, tried, Instant::now(), client).expect("a member")
+        };
+        let pools = pools(&[1, 1, 2]);
+        let mut counts = [0; 3];
+        for number in 0..4000 {
+            let first = chosen(&pools, number, &Tried::default());
+            assert_eq!(chosen(&pools, number, &Tried::default()), first);
+            counts[first] += 1;
+            // Of one that goes, the clients move, and no others.
+            let mut without = Tried::default();
+            without.add(1);
+            assert_eq!(chosen(&pools, number, &without) != first, first == 1, "{number}");
+        }
+        for (count, want) in counts.into_iter().zip([1000, 1000, 2000]) {
+            assert!((want - 150..want + 150).contains(&count), "{counts:?}");
+        }
+    }
+
+    #[test]
     fn tried_and_ejected_members_are_passed_over() {
         let pools = pools(&[1, 1, 1]);
         let (pool, now) = (pools.pool(0), Instant::now());
         let mut tried = Tried::default();
         tried.add(0);
         pool.members[1].upstream.failed(now, true);
-        let pick = |tried: &Tried| pool.pick(Balance::RoundRobin, tried, now);
+        let nobody = || unreachable!("nobody asks for the client");
+        let pick = |tried: &Tried| pool.pick(Balance::RoundRobin, tried, now, nobody);
         assert_eq!(pick(&tried), Some(2));
         tried.add(2);
         assert_eq!(pick(&tried), Some(1), "an ejected one is better than none");

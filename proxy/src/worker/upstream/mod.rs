@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::table::Table;
+use crate::protocol::settings::Balance;
 use crate::protocol::snapshot;
 use idle::Idle;
 
@@ -41,6 +42,8 @@ type Key = (std::net::SocketAddr, snapshot::UpstreamProtocol);
 #[derive(Debug)]
 pub struct Pool {
     pub members: Vec<Member>,
+    /// `None`: as all others.
+    balance: Option<Balance>,
 }
 
 /// An upstream in a pool.
@@ -92,7 +95,10 @@ impl Pools {
         let pools = table
             .pools
             .iter()
-            .map(|pool| Pool { members: pool.iter().map(&mut member).collect() })
+            .map(|plan| Pool {
+                members: plan.upstreams.iter().map(&mut member).collect(),
+                balance: plan.balance,
+            })
             .collect();
         let asked = table.asked.iter().map(&mut member).collect();
         Pools { pools, asked, upstreams }

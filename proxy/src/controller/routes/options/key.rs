@@ -8,6 +8,7 @@ use crate::protocol::options::timeouts::Wait;
 pub(in crate::controller::routes) enum Key {
     /// With the name of the field in lower case.
     Field(Side, FieldAct, String),
+    Balance,
     Allow,
     Deny,
     AuthBasic,
@@ -39,7 +40,8 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 15] = [
+const PLAIN: [(&str, Key); 16] = [
+    ("balance", Key::Balance),
     ("allow", Key::Allow),
     ("deny", Key::Deny),
     ("auth.basic", Key::AuthBasic),
@@ -61,8 +63,12 @@ const PLAIN: [(&str, Key); 15] = [
 pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
     [("NETWORK_ACCESS", Key::Allow)];
 
+/// nginx-proxy's labels.
+pub(in crate::controller::routes) const FOREIGN: [(&str, Key); 1] = [("loadbalance", Key::Balance)];
+
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 21] = [
+pub(in crate::controller::routes) const LABELS: [&str; 22] = [
+    "balance",
     "allow",
     "deny",
     "auth.basic",

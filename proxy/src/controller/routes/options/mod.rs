@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 pub(super) use self::forward::find_servers;
 use self::key::FieldAct;
-pub(super) use self::key::{Key, LABELS, VARIABLES};
+pub(super) use self::key::{FOREIGN, Key, LABELS, VARIABLES};
 use super::opinion::{Dissent, Opinion};
 use super::settings::{Router, Written};
 use super::value;
@@ -23,6 +23,7 @@ use crate::protocol::options::fields::{Change, FieldChange, Side};
 use crate::protocol::options::forward_auth::{self, ForwardAuth};
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
+use crate::protocol::settings::Balance;
 
 /// In place of a value that may be a secret.
 const HIDDEN: &str = "(hidden)";
@@ -36,6 +37,7 @@ pub(super) struct Said(BTreeMap<Key, Opinion<Setting>>);
 enum Setting {
     /// Said to be off, which is a word like any other.
     Off,
+    Balance(Balance),
     Field(FieldChange),
     Allow(Vec<IpNet>),
     Deny(Vec<IpNet>),
@@ -108,6 +110,7 @@ impl Said {
             let is_request = matches!(key, Key::Field(Side::Request, ..));
             match value.clone() {
                 Setting::Off => {}
+                Setting::Balance(balance) => options.balance = Some(balance),
                 Setting::Field(change) if is_request => options.request_fields.push(change),
                 Setting::Field(change) => options.response_fields.push(change),
                 Setting::Allow(networks) => options.access.allow = Some(networks),
@@ -151,6 +154,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             let name = &written.name[written.name.len() - name.len()..];
             field(*side, *act, name, text).map(whole)
         }
+        Key::Balance => Balance::parse(text).map(Setting::Balance).map(whole),
         Key::Allow if !written.is_label => network_access(text).map(whole),
         Key::Allow => Ok(allow(text)),
         Key::Deny => {

@@ -524,7 +524,9 @@ impl Supervisor {
         match order.after {
             // Whoever connects once the worker has closed its sockets is refused, and does not wait
             // in a queue that nobody reads.
-            After::Nobody | After::SameSockets => self.close_listeners(),
+            After::Nobody => self.close_listeners(),
+            // Ours alone: the worker accepts until it says that it does no more.
+            After::SameSockets => self.generation.listeners = Arc::default(),
             After::OtherSockets if !process.quiesced => {
                 self.quiesce_limit = Some(now + QUIESCE_LIMIT);
             }

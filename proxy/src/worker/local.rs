@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use super::access_log::AccessLog;
 use super::client_auth::ClientAuth;
 use super::drain::Drain;
+use super::fields::Client;
 use super::route_options::{Limiter, Verifier};
 use super::stats::ThreadStats;
 use super::table::Table;
@@ -159,6 +160,18 @@ pub struct Peer {
     pub tls: Option<Tls>,
     /// The controller asks through this connection whether the worker is ready.
     pub is_controller: bool,
+}
+
+impl Peer {
+    /// As upstreams, and options of routes, are told of it.
+    pub fn client<'a>(&self, local: &'a Local) -> Client<'a> {
+        Client {
+            address: self.address.ip(),
+            local_port: self.local_port,
+            tls: self.tls.is_some(),
+            trusted_proxies: &local.settings.trusted_proxies,
+        }
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -129,6 +129,22 @@ impl Upgrade {
     }
 }
 
+#[cfg(test)]
+impl RequestHead {
+    /// One without a field.
+    pub fn new(method: Method, target: &'static str) -> Self {
+        RequestHead {
+            method,
+            target: target.into(),
+            authority: "a".into(),
+            version: Version::HTTP_11,
+            fields: Fields::Map(Default::default()),
+            body: BodyLength::Empty,
+            upgrade: None,
+        }
+    }
+}
+
 impl RequestHead {
     /// Path without the query.
     pub fn path(&self) -> &[u8] {

@@ -1,39 +1,27 @@
 //! One request, from its head to its line in the access log: find the route, choose an upstream,
 //! relay, try another one where that is safe.
 
-use std::borrow::Cow;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::Method;
 use tokio::time::timeout;
 
-use super::access_log::Entry;
-use super::fields::Client;
+use super::find::{Found, find_host, find_route};
 use super::hold::{Lack, Patience, Waited};
-use super::local::{Local, Peer, Routing};
-use super::message::{BodyLength, RequestHead, ResponseHead, Upgrade};
+use super::local::{Local, Peer};
+use super::message::{RequestHead, ResponseHead};
 use super::page::Page;
-use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, Progress, relay};
+use super::record::Record;
+use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, relay};
 use super::route_options::{Admission, OptionClient, Refusal, RouteOptions};
-use super::stats::HostCounts;
-use super::table::{Host, Replace, Route, normal_host, normal_path};
 use super::tunnel::{End, Inside};
 use super::upstream::balance::Tried;
 use super::upstream::exchange::{Exchange, Request, UpstreamError};
 use super::upstream::{Member, Pool, Pools};
-use crate::protocol::READY_PATH;
-use crate::protocol::default_root::{DefaultRoot, filled};
-use crate::protocol::settings::{Limits, WorkerSettings};
-use crate::protocol::snapshot::{HttpsMethod, Intervention};
-use crate::protocol::stats::RequestKind;
 
 /// Most upstreams that one request is tried on.
 const ATTEMPTS: usize = 3;
-
-/// The port that a URL with `https` need not name.
-const HTTPS_PORT: u16 = 443;
 
 /// What the connection does next.
 #[derive(Debug)]
@@ -84,7 +72,7 @@ pub async fn serve<D: Downstream>(
             }
         };
         let pool = routing.pools.pool(route.pool);
-        let client_side = client_side(local, peer);
+        let client_side = peer.client(local);
         let request = Request {
             head,
             client: &client_side,
@@ -115,15 +103,6 @@ pub async fn serve<D: Downstream>(
     };
     record.write(local, peer, head, counts);
     outcome
-}
-
-fn client_side<'a>(local: &'a Local, peer: &Peer) -> Client<'a> {
-    Client {
-        address: peer.address.ip(),
-        local_port: peer.local_port,
-        tls: peer.tls.is_some(),
-        trusted_proxies: &local.settings.trusted_proxies,
-    }
 }
 
 /// A request that has found its route.
@@ -164,222 +143,6 @@ async fn serve_with<D: Downstream>(
     let timeouts = timeouts.as_ref().unwrap_or(request.timeouts);
     let request = Request { head: &head, timeouts, ..request };
     forward(local, pool, &request, hsts, &mut client, record).await
-}
-
-/// The host that a request is for, or the answer that needs none.
-fn find_host<'a>(
-    routing: &'a Routing,
-    peer: &Peer,
-    head: &RequestHead,
-    settings: &WorkerSettings,
-) -> Result<&'a Host, Page> {
-    if peer.is_controller && head.path() == READY_PATH.as_bytes() {
-        return Err(Page::Ready);
-    }
-    // A forward proxy would be an open door; TRACE reflects what cookies a script may not see.
-    let extended = matches!(head.upgrade, Some(Upgrade::Connect(_)));
-    let plain_connect = head.method == Method::CONNECT && !extended;
-    if plain_connect || head.method == Method::TRACE {
-        return Err(Page::METHOD_NOT_ALLOWED);
-    }
-    if let Some(answer) = challenge_answer(routing, peer, head) {
-        return Err(Page::Challenge(answer));
-    }
-    if matches!(head.body, BodyLength::Known(length)
-        if is_too_large(length, &settings.limits))
-    {
-        return Err(Page::TOO_LARGE);
-    }
-    let name = normal_host(&head.authority);
-    if is_misdirected(routing, peer, &name) {
-        return Err(Page::MISDIRECTED);
-    }
-    let host = routing.table.host(&name).ok_or(Page::UnknownHost)?;
-    if !is_verified(host, peer) {
-        return Err(Page::MISDIRECTED);
-    }
-    match &host.intervention {
-        Some(Intervention::Maintenance(maintenance)) => {
-            Err(Page::Maintenance(maintenance.page.clone()))
-        }
-        Some(Intervention::Pause { .. }) | None => Ok(host),
-    }
-}
-
-/// Where a request goes.
-struct Found<'a> {
-    host: &'a Host,
-    route: &'a Route,
-    /// What goes upstream.
-    target: Bytes,
-}
-
-/// Where a request goes, or an answer.
-fn find_route<'a>(
-    routing: &Routing,
-    host: &'a Host,
-    peer: &Peer,
-    head: &RequestHead,
-    settings: &WorkerSettings,
-) -> Result<Found<'a>, Page> {
-    let redirect = check_scheme(host, peer, head, settings.https_port)?;
-    let found = route_of(host, peer, head);
-    let is_down =
-        |route: &Route| !route.hold && routing.table.pools[route.pool].upstreams.is_empty();
-    if found.as_ref().is_ok_and(|(route, _)| is_down(route)) {
-        // A redirect would lead to the same answer.
-        return Err(Page::NOBODY_UP);
-    }
-    if let Some(redirect) = redirect {
-        return Err(redirect);
-    }
-    let (route, normal) = found?;
-    let target = target(route, head, &normal);
-    Ok(Found { host, route, target })
-}
-
-/// With the path as it was matched.
-fn route_of<'a, 'r>(
-    host: &'a Host,
-    peer: &Peer,
-    head: &'r RequestHead,
-) -> Result<(&'a Route, Cow<'r, [u8]>), Page> {
-    let path = if head.target.as_ref() == b"*" { b"/" } else { head.path() };
-    let normal = normal_path(path).ok_or(Page::BAD_REQUEST)?;
-    match host.route(&normal) {
-        Some(route) => Ok((route, normal)),
-        None => Err(default_page(host, peer, head)),
-    }
-}
-
-/// For a path that nobody claims.
-fn default_page(host: &Host, peer: &Peer, head: &RequestHead) -> Page {
-    let (status, location) = match &host.default_root {
-        DefaultRoot::Status(status) => (*status, None),
-        DefaultRoot::Redirect(fixed) => (fixed.status, Some(&fixed.location)),
-    };
-    let Ok(status) = StatusCode::from_u16(status) else { return Page::NOT_FOUND };
-    let Some(location) = location else { return Page::unrouted(status) };
-    let scheme = if peer.tls.is_some() { "https" } else { "http" };
-    let [name, target] = [&head.authority, &head.target].map(|text| String::from_utf8_lossy(text));
-    let name = name.rsplit_once(':').map_or(&*name, |(name, _)| name);
-    match HeaderValue::from_str(&filled(location, scheme, name, &target)) {
-        Ok(location) => Page::Elsewhere(status, location),
-        Err(_) => Page::BAD_REQUEST,
-    }
-}
-
-/// Over TLS a host takes connections that were verified as it asks. One that was opened for another
-/// name, for none, or before the host asked, was not.
-fn is_verified(host: &Host, peer: &Peer) -> bool {
-    let (Some(auth), Some(tls)) = (&host.client_auth, &peer.tls) else { return true };
-    tls.client_auth.as_ref().is_some_and(|shown| shown.asked == auth.asked)
-}
-
-/// HTTP-01 is asked over plain HTTP (RFC 8555 section 8.3), whatever the host's routes say of it.
-fn challenge_answer(routing: &Routing, peer: &Peer, head: &RequestHead) -> Option<Bytes> {
-    let asks = peer.tls.is_none() && matches!(head.method, Method::GET | Method::HEAD);
-    asks.then(|| routing.table.challenges.http01(head.path())).flatten()
-}
-
-/// RFC 9110 section 7.4: a request for a host that this connection's certificate does not speak
-/// for. Browsers put requests for several hosts on one HTTP/2 connection.
-fn is_misdirected(routing: &Routing, peer: &Peer, name: &[u8]) -> bool {
-    let Some(server_name) = peer.tls.as_ref().and_then(|tls| tls.server_name.as_deref()) else {
-        return false;
-    };
-    if server_name.as_bytes() == name {
-        return false;
-    }
-    let certificates = &routing.table.certificates;
-    let asked = std::str::from_utf8(name).map_or(0, |name| certificates.find(name));
-    asked != certificates.find(server_name)
-}
-
-fn is_too_large(length: u64, limits: &Limits) -> bool {
-    limits.body_bytes > 0 && length > limits.body_bytes
-}
-
-/// The table of nginx-proxy's HTTPS_METHOD: the redirect, if there is to be one.
-fn check_scheme(
-    host: &Host,
-    peer: &Peer,
-    head: &RequestHead,
-    https_port: Option<u16>,
-) -> Result<Option<Page>, Page> {
-    match (host.https, peer.tls.is_some()) {
-        (HttpsMethod::NoHttps, true) => Err(Page::HTTP_ALONE),
-        (_, true) if !host.trusted => Err(Page::NO_CERTIFICATE),
-        (_, true) => Ok(None),
-        (HttpsMethod::NoHttp, false) => Err(Page::HTTPS_ALONE),
-        (HttpsMethod::Redirect, false) if host.trusted && https_port.is_some() => {
-            Ok(https_port.map(|port| to_https(host, head, port)))
-        }
-        // Nobody can show a certificate here.
-        (_, false) if host.requires_certificate() => Err(Page::HTTPS_ALONE),
-        (HttpsMethod::NoHttps, false) => Ok(None),
-        (_, false) if host.needs_certificate && !host.trusted => Err(Page::NO_CERTIFICATE),
-        (_, false) => Ok(None),
-    }
-}
-
-fn to_https(host: &Host, head: &RequestHead, port: u16) -> Page {
-    let status = match head.method {
-        Method::GET | Method::HEAD => StatusCode::MOVED_PERMANENTLY,
-        _ => host.non_get_redirect,
-    };
-    let name = normal_host(&head.authority);
-    let mut location = b"https://".to_vec();
-    if name.contains(&b':') {
-        location.extend_from_slice(&[b"[", name.as_slice(), b"]"].concat());
-    } else {
-        location.extend_from_slice(&name);
-    }
-    if port != HTTPS_PORT {
-        location.extend_from_slice(format!(":{port}").as_bytes());
-    }
-    let target = if head.target.as_ref() == b"*" { b"/" } else { head.target.as_ref() };
-    location.extend_from_slice(target);
-    let location = HeaderValue::from_bytes(&location);
-    location.map_or(Page::BAD_REQUEST, |location| Page::ToHttps(status, location))
-}
-
-/// The target that goes upstream: as received, or with the route's prefix replaced.
-fn target(route: &Route, head: &RequestHead, normal: &[u8]) -> Bytes {
-    let Some(Replace { prefix, by }) = &route.replace else {
-        return head.target.clone();
-    };
-    let (path, query) = head.target.split_at(head.path().len());
-    // A path that only matched once it was decoded and its dots resolved goes up that way: as it was
-    // received, its dots could lead out of the replacement.
-    let encoded;
-    let rest = if path == normal {
-        path.strip_prefix(prefix.as_ref()).unwrap_or_default()
-    } else {
-        encoded = encode(normal.strip_prefix(prefix.as_ref()).unwrap_or_default());
-        encoded.as_slice()
-    };
-    let slash = by.ends_with(b"/");
-    let rest = if slash { rest.strip_prefix(b"/").unwrap_or(rest) } else { rest };
-    let mut target = [by.as_ref(), rest].concat();
-    if !target.starts_with(b"/") {
-        target.insert(0, b'/');
-    }
-    target.extend_from_slice(query);
-    target.into()
-}
-
-/// RFC 3986 section 3.3: what a path segment may hold stands, all else is percent-encoded.
-fn encode(path: &[u8]) -> Vec<u8> {
-    let mut encoded = Vec::with_capacity(path.len());
-    for &byte in path {
-        if byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte) {
-            encoded.push(byte);
-        } else {
-            encoded.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        }
-    }
-    encoded
 }
 
 /// Answers by a page of our own.
@@ -625,90 +388,9 @@ fn page_for_client(error: &ClientError) -> Option<Page> {
     }
 }
 
-/// Counts and logs an answer to what was not a request.
-pub fn refused(local: &Local, peer: &Peer, status: StatusCode) {
-    local.stats.responses[class(status)].add(1);
-    local.stats.unknown.count(RequestKind::malformed(status));
-    local.log.write(&Entry {
-        client: peer.address.ip(),
-        request: None,
-        tls: peer.tls.is_some(),
-        status: Some(status),
-        bytes: 0,
-        duration: Duration::ZERO,
-        upstream: None,
-        attempts: 0,
-    });
-}
-
-/// Index of a status class in the counters.
-fn class(status: StatusCode) -> usize {
-    usize::from(status.as_u16() / 100).clamp(1, 5) - 1
-}
-
-/// What the access log will say.
-#[derive(Debug)]
-struct Record {
-    start: Instant,
-    progress: Progress,
-    upstream: Option<Rc<str>>,
-    attempts: u32,
-}
-
-impl Record {
-    fn new() -> Self {
-        Record { start: Instant::now(), progress: Progress::default(), upstream: None, attempts: 0 }
-    }
-
-    fn attempt(&mut self, name: &Rc<str>) {
-        self.upstream = Some(name.clone());
-        self.attempts += 1;
-    }
-
-    fn write(&self, local: &Local, peer: &Peer, head: &RequestHead, counts: &HostCounts) {
-        if peer.is_controller {
-            return;
-        }
-        let http2 = head.version == Version::HTTP_2;
-        let count = if http2 { &local.stats.requests_http2 } else { &local.stats.requests_http1 };
-        count.add(1);
-        if let Some(status) = self.progress.status {
-            local.stats.responses[class(status)].add(1);
-        }
-        let duration = self.start.elapsed();
-        let kind = RequestKind::new(http2, &head.method, self.progress.status);
-        counts.answered(kind, duration, self.progress.head_after);
-        let upstream_time = self.progress.head_after.unwrap_or_default();
-        local.log.write(&Entry {
-            client: client_side(local, peer).origin(head),
-            request: Some(head),
-            tls: peer.tls.is_some(),
-            status: self.progress.status,
-            bytes: self.progress.bytes,
-            duration,
-            upstream: self.upstream.as_deref().map(|name| (name, upstream_time)),
-            attempts: self.attempts,
-        });
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::hold::Waiting;
-    use crate::worker::message::Fields;
-
-    fn head(method: Method, target: &'static str) -> RequestHead {
-        RequestHead {
-            method,
-            target: target.into(),
-            authority: "a".into(),
-            version: Version::HTTP_11,
-            fields: Fields::Map(Default::default()),
-            body: BodyLength::Empty,
-            upgrade: None,
-        }
-    }
 
     #[test]
     fn only_what_is_safe_is_sent_again() {
@@ -723,34 +405,11 @@ mod tests {
             (Method::GET, UpstreamError::Protocol("x".into()), false, true, None),
         ] {
             let text = format!("{method} {error} {body_taken} {reused}");
-            assert_eq!(again(&head(method, "/"), &error, body_taken, reused), want, "{text}");
-        }
-    }
-
-    #[test]
-    fn prefixes_are_replaced() {
-        for (prefix, replacement, received, want) in [
-            ("/app/", "/", "/app/x?q=/app/", "/x?q=/app/"),
-            ("/app", "/", "/app/x", "/x"),
-            ("/app", "/", "/app", "/"),
-            ("/app", "/v2", "/app/x", "/v2/x"),
-            ("/app", "/", "/%61pp/x%20y", "/x%20y"),
-            ("/app", "/", "//app//x", "/x"),
-            ("/api/", "/v1/a/", "/api/../api/x", "/v1/a/x"),
-        ] {
-            let route = Route {
-                pool: 0,
-                hold: false,
-                waiting: Waiting::default(),
-                options: None,
-                replace: Some(Replace {
-                    prefix: prefix.as_bytes().into(),
-                    by: replacement.as_bytes().into(),
-                }),
-            };
-            let head = head(Method::GET, received);
-            let normal = normal_path(head.path()).expect("inside the root").into_owned();
-            assert_eq!(target(&route, &head, &normal), want, "{prefix} {replacement} {received}");
+            assert_eq!(
+                again(&RequestHead::new(method, "/"), &error, body_taken, reused),
+                want,
+                "{text}"
+            );
         }
     }
 }

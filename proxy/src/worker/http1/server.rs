@@ -18,6 +18,7 @@ use crate::worker::linger;
 use crate::worker::local::{Local, Peer};
 use crate::worker::message::{BodyLength, Part, RequestHead, ResponseHead};
 use crate::worker::page::Page;
+use crate::worker::record;
 use crate::worker::relay::{ClientError, Downstream};
 use crate::worker::request::{self, Outcome, Switch};
 use crate::worker::transport::Transport;
@@ -150,7 +151,7 @@ impl Connection {
         let (head, body) = page.render(None);
         put_head(self.io.head_buffer().bytes(), &head, Framing::Length, "close");
         self.io.put(body);
-        request::refused(&self.local, &self.peer, head.status);
+        record::refused(&self.local, &self.peer, head.status);
         self.close().await;
     }
 

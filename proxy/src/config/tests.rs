@@ -259,7 +259,7 @@ fn each_mistake_has_its_sentence() {
         ("threads = -1", "1: threads: -1 is out of range"),
         (
             "balance = \"random\"",
-            "1: balance: `random` is not one of \"round-robin\", \"least-loaded\"",
+            "1: balance: `random` is not one of \"round-robin\", \"least-loaded\", \"client-address\"",
         ),
         (
             "trusted_proxies = [\"10.0.0.0/33\"]",

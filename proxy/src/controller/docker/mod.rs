@@ -11,6 +11,8 @@ mod watch;
 
 use std::time::SystemTime;
 
+#[cfg(test)]
+pub use container::VARIABLES;
 pub use container::{Container, Health, Network, Port, State};
 pub use container::{LABEL_PREFIX, NGINX_PROXY_PREFIX};
 pub use watch::Watch;

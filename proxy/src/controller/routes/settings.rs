@@ -340,6 +340,22 @@ mod tests {
         }
     }
 
+    /// A row's star says that the variable is named in a diagnosis, and does nothing.
+    #[test]
+    fn the_table_of_nginx_proxy_is_true_of_every_variable() {
+        let table = include_str!("../../../../docs/nginx-proxy.md");
+        for variable in crate::controller::docker::VARIABLES {
+            let named = format!("`{variable}`");
+            let mut cells =
+                table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+            let cell = cells.find(|cell| cell.contains(&named));
+            let cell = cell.unwrap_or_else(|| panic!("{variable} is in no row"));
+            let is_heeded = Key::ALL.iter().any(|key| key.variables().contains(variable))
+                || options::VARIABLES.iter().any(|(known, _)| known == variable);
+            assert_eq!(cell.ends_with('*'), !is_heeded, "{variable}: {cell}");
+        }
+    }
+
     #[test]
     fn a_label_wins_over_the_environment() {
         let container = container(&[("VIRTUAL_PORT", "1")], &[("baton.port", " 2 ")]);

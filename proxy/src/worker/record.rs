@@ -43,7 +43,7 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         Record { start: Instant::now(), progress: Progress::default(), upstream: None, attempts: 0 }
     }
 

@@ -52,7 +52,7 @@ pub async fn serve<D: Downstream>(
     client: &mut D,
 ) -> Outcome {
     let _active = local.stats.requests_active.enter();
-    let mut record = Record::new();
+    let mut record = Record::begin();
     let mut patience = Patience::default();
     // Who was let in once waits for the next upstream without asking anew, unless it is asked for
     // something else by then.

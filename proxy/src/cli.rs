@@ -46,6 +46,8 @@ pub enum Command {
     Status(AskArgs),
     /// Show where every running container is routed, or why it is not
     Routes(AskArgs),
+    /// Tell the whole story of one host or container: DNS, certificate, routes, health, and what to do
+    Why(WhyArgs),
     /// Show certificates, import some, or order, try again or revoke one of a CA
     Certs(CertsArgs),
     /// Read the configuration again: it goes live as a whole, without a restart, or not at all
@@ -154,6 +156,14 @@ pub struct HostArgs {
     pub host: String,
     #[command(flatten)]
     pub ask: AskArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct WhyArgs {
+    /// A host name, or a container's name
+    pub subject: String,
+    #[command(flatten)]
+    pub socket: SocketArgs,
 }
 
 #[derive(Debug, Args)]

@@ -2,19 +2,21 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use baton::cli::{
     AskArgs, CertsArgs, Cli, Command, DemoArgs, HostArgs, MaintenanceArgs, SandboxTestArgs,
-    UpgradeArgs, WorkerArgs,
+    UpgradeArgs, WhyArgs, WorkerArgs,
 };
 use baton::config::{self, Mistakes};
 use baton::controller::admin::answers::{
     CertificateOrder, CertificateOutcome, Handoff, Intervened, InterventionOrder, Reloaded, Step,
     UpgradeOrder, Wanted,
 };
+use baton::controller::admin::why::{Known, story};
 use baton::controller::admin::{client, tables};
 use baton::controller::certificates::import;
 use baton::controller::run::{self, RunError};
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Command::Check(args) => print_check(args.config.as_deref()),
         Command::Status(args) => print_answer(&args, "/status", tables::status),
         Command::Routes(args) => print_answer(&args, "/routes", tables::routes),
+        Command::Why(args) => why(&args),
         Command::Certs(args) => certificates(&args),
         Command::Reload(args) => reload(&args),
         Command::Upgrade(args) => upgrade(&args),
@@ -95,6 +98,28 @@ fn print_answer<T: DeserializeOwned>(
         return print(&String::from_utf8_lossy(&answer));
     }
     print(&table(&client::parse(&answer)?))
+}
+
+fn why(args: &WhyArgs) -> anyhow::Result<()> {
+    let socket = args.socket.path()?;
+    let ask = |path| client::ask(&socket, Method::GET, path);
+    let (routes, certificates, status) = (ask("/routes")?, ask("/certs")?, ask("/status")?);
+    let addresses = (args.subject.as_str(), 443).to_socket_addrs();
+    let known = Known {
+        routes: &client::parse(&routes)?,
+        certificates: &client::parse::<Vec<_>>(&certificates)?,
+        status: &client::parse(&status)?,
+        addresses: &addresses
+            .map(|found| found.map(|address| address.ip()).collect())
+            .map_err(|error| error.to_string()),
+    };
+    match story(&args.subject, &known) {
+        Some(story) => print(&story),
+        None => bail!(
+            "{}: there is no such host and no such container: `baton routes` shows all that there are",
+            args.subject
+        ),
+    }
 }
 
 fn certificates(args: &CertsArgs) -> anyhow::Result<()> {

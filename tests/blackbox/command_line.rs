@@ -148,3 +148,18 @@ fn a_state_of_another_version_is_refused_in_the_preflight() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(said, "baton: the state is of version 99, and this program knows version 1\n");
 }
+
+#[tokio::test]
+async fn why_tells_the_story_of_a_host() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let output = baton.command(&["why", crate::APP]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    for part in ["app.test is routed, and it is served.", "DNS: ", "Certificate: valid (local"] {
+        assert!(said.contains(part), "{part}\n{said}");
+    }
+    let output = baton.command(&["why", "nobody.test"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("nobody.test: there is no such host"), "{said}");
+}

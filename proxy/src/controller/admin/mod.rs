@@ -6,3 +6,4 @@ pub mod client;
 pub mod control_socket;
 pub mod server;
 pub mod tables;
+pub mod why;

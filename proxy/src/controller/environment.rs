@@ -54,7 +54,8 @@ impl Environment {
         Self::from(|name| std::env::var(name).ok())
     }
 
-    fn from(variable: impl Fn(&str) -> Option<String>) -> Self {
+    /// Of any other.
+    pub fn from(variable: impl Fn(&str) -> Option<String>) -> Self {
         let mut environment = Environment::default();
         let mut reader = Reader { variable, problems: Vec::new() };
         let Environment { prefer_ipv6, email: own_email, defaults, default_host, .. } =

@@ -7,6 +7,7 @@ pub mod certificates;
 mod changes;
 pub mod check;
 pub mod child;
+pub mod compose;
 mod control_loop;
 pub mod docker;
 pub mod environment;

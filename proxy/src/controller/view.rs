@@ -74,7 +74,7 @@ fn upstream(entry: &UpstreamEntry) -> answers::Upstream {
     }
 }
 
-fn diagnosis(diagnosis: &Diagnosis) -> answers::Diagnosis {
+pub fn diagnosis(diagnosis: &Diagnosis) -> answers::Diagnosis {
     answers::Diagnosis {
         container: diagnosis.container.clone(),
         setting: diagnosis.setting.clone(),

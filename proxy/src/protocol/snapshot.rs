@@ -144,6 +144,18 @@ pub enum HttpsMethod {
     NoHttps,
 }
 
+impl HttpsMethod {
+    /// As nginx-proxy's HTTPS_METHOD has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HttpsMethod::Redirect => "redirect",
+            HttpsMethod::NoRedirect => "noredirect",
+            HttpsMethod::NoHttp => "nohttp",
+            HttpsMethod::NoHttps => "nohttps",
+        }
+    }
+}
+
 /// One path of one host, and who answers for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {

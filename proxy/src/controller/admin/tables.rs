@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::answers::{Certificate, Generation, Handoff, Reloaded, Routes, Status, Upstream};
+use super::answers::{
+    Certificate, Diagnosis, Generation, Handoff, Reloaded, Routes, Status, Unrouted, Upstream,
+};
 use crate::protocol::frame::WorkerStats;
 
 const GAP: &str = "  ";
@@ -143,18 +145,26 @@ pub fn routes(routes: &Routes) -> String {
     let header = ["HOST", "PATH", "CONTAINER", "UPSTREAM", "STATE", "CERTIFICATE"];
     let mut text = align(header, rows);
     if !routes.unrouted.is_empty() {
-        let rows = routes.unrouted.iter().map(|u| [u.container.clone(), u.reason.clone()]);
         text.push('\n');
-        text.push_str(&align(["NOT ROUTED", "BECAUSE"], rows));
+        text.push_str(&unrouted(&routes.unrouted));
     }
     if !routes.diagnoses.is_empty() {
-        let rows = routes.diagnoses.iter().map(|d| {
-            [d.container.clone(), format!("{}={}", d.setting, d.value), d.problem.clone()]
-        });
         text.push('\n');
-        text.push_str(&align(["CONTAINER", "SETTING", "PROBLEM"], rows));
+        text.push_str(&diagnoses(&routes.diagnoses));
     }
     text
+}
+
+pub(in crate::controller) fn unrouted(unrouted: &[Unrouted]) -> String {
+    let rows = unrouted.iter().map(|u| [u.container.clone(), u.reason.clone()]);
+    align(["NOT ROUTED", "BECAUSE"], rows)
+}
+
+pub(in crate::controller) fn diagnoses(diagnoses: &[Diagnosis]) -> String {
+    let rows = diagnoses
+        .iter()
+        .map(|d| [d.container.clone(), format!("{}={}", d.setting, d.value), d.problem.clone()]);
+    align(["CONTAINER", "SETTING", "PROBLEM"], rows)
 }
 
 pub fn certificates(certificates: &[Certificate]) -> String {
@@ -199,12 +209,15 @@ fn address(upstream: &Upstream) -> String {
     or_dash(address.map(|address| format!("{}://{address}", upstream.protocol)))
 }
 
-fn or_dash(value: Option<impl ToString>) -> String {
+pub(in crate::controller) fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// Left-aligned columns, as wide as their widest cell; the last one is not padded.
-fn align<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
+pub(in crate::controller) fn align<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
     let mut lines = vec![header.map(str::to_owned)];
     lines.extend(rows.into_iter().map(|row| row.map(|cell| printable(&cell))));
     let widths: Vec<usize> = (0..N)
@@ -226,7 +239,7 @@ fn printable(cell: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::answers::{Route, Unrouted};
+    use super::super::answers::Route;
     use super::*;
 
     #[test]

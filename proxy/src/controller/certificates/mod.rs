@@ -464,6 +464,26 @@ enum Source {
     LocalCa(String),
 }
 
+/// What the certificate of a host will be that has no file: `acme`, `local` or `none`, and the names
+/// that are in it.
+///
+/// # Errors
+/// Why there can be none.
+pub fn foresee(
+    pattern: &HostPattern,
+    tls: RouteTls,
+    wish: &Wish,
+    acme: &Acme,
+) -> Result<(&'static str, Vec<String>), String> {
+    let wanted = Wanted { pattern: pattern.clone(), tls, is_up: true, wish: wish.clone() };
+    Ok(match source(&wanted, false, &laid_over(acme, wish))? {
+        Source::Nobody => ("none", Vec::new()),
+        Source::File => ("file", Vec::new()),
+        Source::Acme(names) => ("acme", names),
+        Source::LocalCa(name) => ("local", vec![name]),
+    })
+}
+
 /// How the certificate of a host is ordered, where the host says which challenge is to be used.
 fn laid_over<'a>(acme: &'a Acme, wish: &Wish) -> Cow<'a, Acme> {
     match wish.challenge {

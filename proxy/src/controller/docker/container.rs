@@ -46,6 +46,11 @@ pub const NGINX_PROXY_PREFIX: &str = "com.github.nginx-proxy.nginx-proxy.";
 /// The compose project of a container, as compose itself sets it.
 pub const PROJECT_LABEL: &str = "com.docker.compose.project";
 
+/// Whether a label is baton's, nginx-proxy's or the compose project; others are dropped.
+pub fn is_kept_label(name: &str) -> bool {
+    name == PROJECT_LABEL || name.starts_with(LABEL_PREFIX) || name.starts_with(NGINX_PROXY_PREFIX)
+}
+
 /// A container that the daemon calls running.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {

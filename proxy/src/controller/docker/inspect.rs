@@ -8,10 +8,7 @@ use serde::de::IgnoredAny;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::container::{
-    Container, Health, LABEL_PREFIX, NGINX_PROXY_PREFIX, Network, PROJECT_LABEL, Port, State,
-    VARIABLES,
-};
+use super::container::{Container, Health, Network, Port, State, VARIABLES, is_kept_label};
 use super::signal;
 
 /// What an answer to `/containers/ID/json` says.
@@ -182,14 +179,9 @@ fn variables(env: &[String]) -> BTreeMap<String, String> {
 }
 
 fn labels(labels: BTreeMap<String, Option<String>>) -> BTreeMap<String, String> {
-    let wanted = |name: &str| {
-        name == PROJECT_LABEL
-            || name.starts_with(LABEL_PREFIX)
-            || name.starts_with(NGINX_PROXY_PREFIX)
-    };
     labels
         .into_iter()
-        .filter(|(name, _)| wanted(name))
+        .filter(|(name, _)| is_kept_label(name))
         .map(|(name, value)| (name, value.unwrap_or_default()))
         .collect()
 }
@@ -204,11 +196,16 @@ fn stop_signal(value: &serde_json::Value) -> Option<i32> {
 /// EXPOSE of the image and of the command line, and what is published.
 fn exposed(config: &RawConfig, settings: &RawNetworkSettings) -> BTreeSet<Port> {
     let ports = [config.exposed_ports.as_ref(), settings.ports.as_ref()];
-    ports.into_iter().flatten().flat_map(BTreeMap::keys).filter_map(|text| port(text)).collect()
+    ports
+        .into_iter()
+        .flatten()
+        .flat_map(BTreeMap::keys)
+        .filter_map(|text| exposed_port(text))
+        .collect()
 }
 
 /// `80/tcp`, `53/udp` or `80`.
-fn port(text: &str) -> Option<Port> {
+pub fn exposed_port(text: &str) -> Option<Port> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     match protocol {
         "tcp" | "udp" => Some(Port { number: number.parse().ok()?, udp: protocol == "udp" }),
@@ -234,6 +231,7 @@ fn address<T: std::str::FromStr>(text: Option<&str>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::container::PROJECT_LABEL;
     use super::*;
     use serde_json::{Value, json};
 

@@ -11,10 +11,9 @@ mod watch;
 
 use std::time::SystemTime;
 
-#[cfg(test)]
-pub use container::VARIABLES;
 pub use container::{Container, Health, Network, Port, State};
-pub use container::{LABEL_PREFIX, NGINX_PROXY_PREFIX};
+pub use container::{LABEL_PREFIX, NGINX_PROXY_PREFIX, PROJECT_LABEL, VARIABLES, is_kept_label};
+pub use inspect::exposed_port;
 pub use watch::Watch;
 
 /// What the daemon runs, as far as it is known.

@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use self::claim::{Claim, Listed, Reading, key, normal};
 use self::opinion::{Dissent, Opinion, Opinions, OrderOpinions, value};
+pub(super) use self::settings::is_secret;
 pub use self::table::{
     Clients, Diagnosis, HostEntry, Incumbents, Policy, RouteEntry, RouteKey, Served, Table,
     Unrouted, UpstreamEntry, UpstreamState,
@@ -451,7 +452,8 @@ fn printable(text: &str) -> String {
     shown
 }
 
-fn no_host(container: &Container) -> String {
+/// Why a container is not routed that asks for nothing.
+pub(super) fn no_host(container: &Container) -> String {
     match container.env.get("VIRTUAL_HOST") {
         Some(_) => "VIRTUAL_HOST is empty".to_owned(),
         None => "no VIRTUAL_HOST or baton.host".to_owned(),

@@ -272,6 +272,15 @@ fn labels(container: &Container) -> impl Iterator<Item = &str> {
     container.labels.keys().filter_map(|label| label.strip_prefix(LABEL_PREFIX))
 }
 
+/// Whether what stands behind a variable or label may be a secret.
+pub(in crate::controller) fn is_secret(setting: &str) -> bool {
+    let is_option = |label: &str| options::Key::of(label).is_some_and(|key| key.is_secret());
+    let Some(label) = setting.strip_prefix(LABEL_PREFIX) else {
+        return Key::AcmeEabSecret.variables().contains(&setting);
+    };
+    is_option(label) || label.split_once('.').is_some_and(|(_, label)| is_option(label))
+}
+
 enum Label<'a> {
     Known { router: Option<&'a str> },
     Later,

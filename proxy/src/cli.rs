@@ -40,8 +40,9 @@ pub enum Command {
     Run(RunArgs),
     /// Show baton at work: upstreams, load and changes under that load; needs nothing installed
     Demo(DemoArgs),
-    /// Say what is wrong with the configuration, and what the host lacks; listens on nothing
-    Check(ConfigArgs),
+    /// Say what is wrong with the configuration and what the host lacks, or with --compose what services
+    /// would get; listens on nothing
+    Check(CheckArgs),
     /// Show processes, listeners and Docker
     Status(AskArgs),
     /// Show where every running container is routed, or why it is not
@@ -118,6 +119,19 @@ pub struct ConfigArgs {
     /// Configuration file [default: /etc/baton/baton.toml, and defaults where it does not exist]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Compose files, `-` for stdin: say what each of their services would get from baton, and what it
+    /// would lose (exit status 1). Docker is not asked
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub compose: Vec<PathBuf>,
+    /// JSON for scripts: the answer only grows from version to version
+    #[arg(long, requires = "compose")]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -318,6 +332,8 @@ mod tests {
             &["baton", "upgrade", "--for", "10s"],
             &["baton", "maintenance", "a.test"],
             &["baton", "pause"],
+            &["baton", "check", "--json"],
+            &["baton", "check", "--compose"],
             &["baton", "upgrade", "--canary", "5%", "--for", "never"],
         ] {
             assert_eq!(Cli::try_parse_from(line).expect_err("usage").exit_code(), 2, "{line:?}");

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use baton::cli::{
-    AskArgs, CertsArgs, Cli, Command, DemoArgs, HostArgs, MaintenanceArgs, SandboxTestArgs,
-    UpgradeArgs, WhyArgs, WorkerArgs,
+    AskArgs, CertsArgs, CheckArgs, Cli, Command, DemoArgs, HostArgs, MaintenanceArgs,
+    SandboxTestArgs, UpgradeArgs, WhyArgs, WorkerArgs,
 };
 use baton::config::{self, Mistakes};
 use baton::controller::admin::answers::{
@@ -20,7 +20,7 @@ use baton::controller::admin::why::{Known, story};
 use baton::controller::admin::{client, tables};
 use baton::controller::certificates::import;
 use baton::controller::run::{self, RunError};
-use baton::controller::{check, upgrade};
+use baton::controller::{check, compose, upgrade};
 use baton::protocol::WORKER_NAME;
 use baton::protocol::settings::Sandbox;
 use baton::worker::sandbox::self_test;
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
             run::run(args.config.config.as_deref(), args.resume).map_err(Into::into)
         }
         Command::Demo(args) => demonstrate(&args),
-        Command::Check(args) => print_check(args.config.as_deref()),
+        Command::Check(args) => check(&args),
         Command::Status(args) => print_answer(&args, "/status", tables::status),
         Command::Routes(args) => print_answer(&args, "/routes", tables::routes),
         Command::Why(args) => why(&args),
@@ -78,6 +78,26 @@ fn demonstrate(args: &DemoArgs) -> anyhow::Result<()> {
     let all_good = demo::run(&demo::Options { stay: args.stay, seconds: args.seconds })?;
     if !all_good {
         bail!("the demo saw failures: see above");
+    }
+    Ok(())
+}
+
+fn check(args: &CheckArgs) -> anyhow::Result<()> {
+    let config = args.config.config.as_deref();
+    match args.compose.is_empty() {
+        true => print_check(config),
+        false => check_compose(args, config),
+    }
+}
+
+fn check_compose(args: &CheckArgs, config: Option<&Path>) -> anyhow::Result<()> {
+    let report = compose::check(&args.compose, &config::load(config)?)?;
+    match args.json {
+        true => print_json(&report)?,
+        false => print(&compose::tables(&report))?,
+    }
+    if !report.complete {
+        bail!("not everything would be served as before (problems: {})", report.diagnoses.len());
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ mod canary;
 mod client_auth;
 mod clock;
 mod command_line;
+mod compose;
 mod container_certificates;
 mod defaults;
 mod dns01;

@@ -341,17 +341,20 @@ impl Draft {
         // Several routers of a container inherit the same wrong value.
         self.diagnoses.dedup();
         let wishes: Vec<Wish> = self.hosts.values().map(|host| self.wish(host)).collect();
-        let hosts = self.hosts.into_iter().zip(wishes).map(|((pattern, host), wish)| HostEntry {
-            pattern,
-            policy: policy(&host.says, defaults),
-            tls: host.tls,
-            wish,
-            clients: Clients {
-                ca: value(host.says.client_ca.as_ref()),
-                verify: value(host.says.verify_client.as_ref()),
-            },
-            intervention: None,
-            routes: host.routes.into_values().map(|route| route.entry).collect(),
+        let hosts = self.hosts.into_iter().zip(wishes).map(|((pattern, host), wish)| {
+            let policy = policy(&host.says, defaults);
+            HostEntry {
+                pattern,
+                tls: tls(host.tls, &policy, &wish),
+                policy,
+                wish,
+                clients: Clients {
+                    ca: value(host.says.client_ca.as_ref()),
+                    verify: value(host.says.verify_client.as_ref()),
+                },
+                intervention: None,
+                routes: host.routes.into_values().map(|route| route.entry).collect(),
+            }
         });
         Table {
             hosts: hosts.collect(),
@@ -389,6 +392,12 @@ impl Draft {
             key: value(order.key.as_ref()),
         }
     }
+}
+
+/// A host without HTTPS needs no certificate, unless somebody asks for one by name.
+fn tls(tls: RouteTls, policy: &Policy, wish: &Wish) -> RouteTls {
+    let is_asked = matches!(wish.asked, Asked::For(_));
+    if policy.https == HttpsMethod::NoHttps && !is_asked { RouteTls::Off } else { tls }
 }
 
 fn policy(says: &Opinions, defaults: &Defaults) -> Policy {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use super::*;
-use crate::config::{ExternalAccount, StaticUpstream};
+use crate::config::{ExternalAccount, RouteTls, StaticUpstream};
 use crate::controller::certificates::{Named, Trust};
 use crate::controller::docker::{Health, Network, Port, State};
 use crate::protocol::options::Options;
@@ -913,4 +913,17 @@ fn hsts_is_for_those_who_are_trusted_by_everybody_over_https() {
     route.hsts = Some(Hsts::Value("max-age=3".to_owned()));
     let table = table_of(&[], &[route], &Incumbents::default());
     assert_eq!(table.hosts[0].policy.hsts, Hsts::Value("max-age=3".to_owned()));
+}
+
+#[test]
+fn a_host_without_https_needs_no_certificate_unless_it_is_asked_for() {
+    let plain = ("HTTPS_METHOD", "nohttps");
+    for (env, want) in [
+        (vec![], RouteTls::Auto),
+        (vec![plain], RouteTls::Off),
+        (vec![plain, ("ACME_HOST", "a.test")], RouteTls::Auto),
+    ] {
+        let env = [vec![("VIRTUAL_HOST", "a.test")], env].concat();
+        assert_eq!(table(&[container("c", &env)]).hosts[0].tls, want, "{env:?}");
+    }
 }

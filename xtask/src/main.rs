@@ -1,5 +1,6 @@
 //! What a developer types: `cargo xtask COMMAND`. The one place for automation.
 
+mod bench;
 mod dockerd;
 mod ebpf;
 mod interrupt;
@@ -21,6 +22,8 @@ enum Xtask {
     Test(test::Options),
     /// Handoffs at length, under load: what clients feel, what the kernel counts, what it costs.
     Soak(soak::Options),
+    /// The same work through baton and through nginx, HAProxy, H2O and Caddy, in turns.
+    Bench(bench::Options),
     /// Compiles the selector that runs in the kernel, into the tree.
     Ebpf(ebpf::Options),
 }
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
     let result = match Xtask::parse() {
         Xtask::Test(options) => test::test(&options),
         Xtask::Soak(options) => soak::soak(&options),
+        Xtask::Bench(options) => bench::bench(&options),
         Xtask::Ebpf(options) => ebpf::ebpf(&options),
     };
     match result {

@@ -1,5 +1,6 @@
 //! What the tests need beside Rust and a C compiler, and how Debian and Ubuntu provide it.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -41,6 +42,38 @@ pub fn install(packages: &[&str], interrupt: &Interrupt) -> Result<()> {
     run(apt_get().args(["install", "-y", "--no-install-recommends"]).args(packages), interrupt)
         .with_context(|| format!("installing {names}"))
 }
+
+/// As long as this lives, packages that come with a service do not start it.
+pub struct NoServices {
+    ours: bool,
+}
+
+impl NoServices {
+    /// The way that Debian has for it; one that is there already is left as it is.
+    pub fn begin() -> Result<Self> {
+        use std::os::unix::fs::OpenOptionsExt;
+
+        let ours = !Path::new(POLICY).exists();
+        if ours {
+            let mut script = std::fs::File::options();
+            let script = script.write(true).create_new(true).mode(0o755).open(POLICY);
+            script.and_then(|mut file| file.write_all(b"#!/bin/sh\nexit 101\n")).context(POLICY)?;
+        }
+        Ok(NoServices { ours })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if self.ours {
+            // What was written there a moment ago; nothing could be done about an error.
+            let _ = std::fs::remove_file(POLICY);
+        }
+    }
+}
+
+/// Asked before a package starts a service.
+const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Whether apt knows a package, as far as its index goes.
 pub fn offered(package: &str) -> bool {

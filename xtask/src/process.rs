@@ -39,6 +39,13 @@ pub fn cargo() -> Command {
     command
 }
 
+/// The release build of the product: cargo puts it beside the directory of this one.
+pub fn release_baton() -> Result<PathBuf> {
+    let xtask = std::env::current_exe().context("where xtask is")?;
+    let target = xtask.ancestors().nth(2).context("xtask is not in a target directory")?;
+    Ok(target.join("release").join("baton"))
+}
+
 pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask stands in the workspace")
 }
@@ -81,6 +88,10 @@ pub struct Group {
 impl Group {
     pub fn spawn(command: &mut Command) -> std::io::Result<Self> {
         Ok(Group { leader: command.process_group(0).spawn()?, ended: false })
+    }
+
+    pub fn id(&self) -> u32 {
+        self.leader.id()
     }
 
     /// Waits for the leader. On an interrupt the group is ended, and the answer is None.

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::interrupt::Interrupt;
-use crate::process::{cargo, run};
+use crate::process::{cargo, release_baton, run};
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -19,11 +19,4 @@ pub fn soak(options: &Options) -> Result<()> {
     soak.args(["run", "--release", "--package", "baton-tests", "--bin", "baton-soak", "--"]);
     soak.args(&options.arguments).env("BATON_BIN", release_baton()?);
     run(&mut soak, &interrupt)
-}
-
-/// Cargo puts it beside the directory of this one.
-fn release_baton() -> Result<std::path::PathBuf> {
-    let xtask = std::env::current_exe().context("where xtask is")?;
-    let target = xtask.ancestors().nth(2).context("xtask is not in a target directory")?;
-    Ok(target.join("release").join("baton"))
 }

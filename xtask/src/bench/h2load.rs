@@ -1,0 +1,201 @@
+//! Runs h2load, and reads what it says.
+
+use std::fs::{File, read_to_string};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::cores::{Cores, pinned};
+use super::row::{Row, Work};
+use super::statistics::percentile;
+use crate::interrupt::Interrupt;
+use crate::process::{Group, find, wait_until};
+
+/// What h2load may take beyond its time before it counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// Connections may be far apart: one request over each at the beginning, and none while it is looked at.
+const IDLE_RATE: &str = "0.01";
+
+/// One run under way.
+pub struct H2load {
+    group: Group,
+    output: PathBuf,
+    log: PathBuf,
+    limit: Duration,
+}
+
+/// One run that has ended.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Report {
+    pub requests: u64,
+    pub failed: u64,
+    pub per_second: f64,
+    /// Microseconds, of each request, sorted.
+    pub latencies: Vec<u64>,
+}
+
+impl H2load {
+    /// Against a proxy at that address; for about so long.
+    pub fn start(
+        row: &Row,
+        address: SocketAddr,
+        time: Duration,
+        files: &Path,
+        cores: &Cores,
+    ) -> Result<Self> {
+        let program = find("h2load").context("h2load is missing")?;
+        let (output, log) = (files.join("h2load.out"), files.join("h2load.log"));
+        let _ = std::fs::remove_file(&log);
+        let (scheme, host) = if row.tls { ("https", "bench.test") } else { ("http", "plain.test") };
+        let mut command = pinned(cores.load, &program);
+        // One suite and one group, so that the work is the same whatever a server would prefer.
+        command.args(["--tls13-ciphers=TLS_AES_128_GCM_SHA256", "--groups=X25519"]);
+        command.args(arguments(row.work, time)).arg(format!("--connect-to={address}"));
+        command.arg(format!("--log-file={}", log.display()));
+        if let Some(body) = row.body {
+            command.arg("-d").arg(files.join(body));
+        }
+        command.arg(format!("{scheme}://{host}:{}{}", address.port(), row.path));
+        let out = File::create(&output)?;
+        command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
+        let group = Group::spawn(&mut command).context("h2load")?;
+        Ok(H2load { group, output, log, limit: time + PATIENCE })
+    }
+
+    pub fn finish(mut self, interrupt: &Interrupt) -> Result<Report> {
+        let group = &mut self.group;
+        if !wait_until(self.limit, interrupt, || !matches!(group.poll(), Ok(None))) {
+            group.end(Duration::ZERO);
+            bail!("h2load did not end in {} s", self.limit.as_secs());
+        }
+        let output = read_to_string(&self.output)?;
+        parse(&output, &read_to_string(&self.log).unwrap_or_default())
+            .with_context(|| format!("h2load said: {output}"))
+    }
+
+    /// Waits until so many requests have been answered; the connections stay.
+    pub fn answered(&self, count: usize, interrupt: &Interrupt) -> Result<()> {
+        let lines = || read_to_string(&self.log).map_or(0, |log| log.lines().count());
+        if !wait_until(self.limit, interrupt, || lines() >= count) {
+            bail!("{} of {count} connections were answered", lines());
+        }
+        let log = latencies(&read_to_string(&self.log)?);
+        match log.1 {
+            0 => Ok(()),
+            failed => bail!("{failed} failed"),
+        }
+    }
+
+    pub fn end(mut self) {
+        self.group.end(Duration::ZERO);
+    }
+}
+
+fn arguments(work: Work, time: Duration) -> Vec<String> {
+    let seconds = time.as_secs().max(1);
+    let words = match work {
+        Work::Closed { http1, clients, streams } => {
+            format!("{}-c {clients} -m {streams} -D {seconds}", if http1 { "--h1 " } else { "" })
+        }
+        Work::Connections { rate } => {
+            let count = rate as u64 * seconds;
+            format!("-n {count} -c {count} -m 1 -r {rate}")
+        }
+        Work::Idle { connections } => {
+            format!("-c {connections} -m 1 -D 60 --rps={IDLE_RATE}")
+        }
+    };
+    words.split(' ').map(str::to_owned).collect()
+}
+
+fn parse(output: &str, log: &str) -> Result<Report> {
+    let line = |start| output.lines().find_map(|line| line.strip_prefix(start));
+    let requests = line("requests: ").context("no line of requests")?;
+    let count = |what| counted(requests, what).with_context(|| format!("no count of {what}"));
+    let done = count("done")?;
+    let succeeded = count("succeeded")?;
+    let failed = count("failed")? + count("errored")? + count("timeout")?;
+    let finished = line("finished in ").context("no time")?;
+    let per_second = finished.split(", ").nth(1).and_then(|rate| rate.split(' ').next());
+    let (latencies, not_ok) = latencies(log);
+    Ok(Report {
+        requests: done,
+        failed: failed.max(done - succeeded.min(done)).max(not_ok),
+        per_second: per_second.context("no rate")?.parse().context("rate")?,
+        latencies,
+    })
+}
+
+/// The number before a word, in `10 total, 9 started, ..`.
+fn counted(line: &str, what: &str) -> Option<u64> {
+    let part = line.split(", ").find_map(|part| part.trim().strip_suffix(what))?;
+    part.trim().parse().ok()
+}
+
+/// Of the log, a line for each request: its start, its status, its microseconds. Sorted; and how many
+/// had another status than 200.
+fn latencies(log: &str) -> (Vec<u64>, u64) {
+    let mut all = Vec::new();
+    let mut not_ok = 0;
+    for line in log.lines() {
+        let mut columns = line.split('\t').skip(1);
+        not_ok += u64::from(columns.next() != Some("200"));
+        all.extend(columns.next().and_then(|time| time.parse::<u64>().ok()));
+    }
+    all.sort_unstable();
+    (all, not_ok)
+}
+
+impl Report {
+    pub fn latency(&self, share: f64) -> Option<f64> {
+        percentile(&self.latencies, share).map(|microseconds| microseconds as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUT: &str = "\
+starting benchmark...
+Application protocol: h2
+
+finished in 1.00s, 19353.00 req/s, 21.23MB/s
+requests: 19353 total, 19369 started, 19353 done, 19350 succeeded, 2 failed, 1 errored, 0 timeout
+status codes: 19353 2xx, 0 3xx, 0 4xx, 0 5xx
+";
+
+    #[test]
+    fn reads_counts_rate_and_latencies() {
+        let log = "1795635604754022\t200\t654859\n1795635605401856\t200\t88760\n";
+        let report = parse(OUTPUT, log).expect("the output of h2load");
+        let expected = Report {
+            requests: 19353,
+            failed: 3,
+            per_second: 19353.0,
+            latencies: vec![88760, 654_859],
+        };
+        assert_eq!(report, expected);
+        assert_eq!(report.latency(0.5), Some(88760.0));
+    }
+
+    #[test]
+    fn a_status_that_is_not_200_has_failed() {
+        let output = OUTPUT.replace(
+            "19350 succeeded, 2 failed, 1 errored",
+            "19353 succeeded, 0 failed, 0 errored",
+        );
+        let failed = |log| parse(&output, log).expect("the output of h2load").failed;
+        assert_eq!(failed("1\t200\t5\n"), 0);
+        assert_eq!(failed("1\t200\t5\n2\t204\t5\n"), 1);
+    }
+
+    #[test]
+    fn silence_is_an_error() {
+        assert!(parse("", "").is_err());
+        assert!(parse("requests: many\nfinished in 1s", "").is_err());
+    }
+}

@@ -1,0 +1,130 @@
+//! `cargo xtask bench`: the same work through baton and through its peers, row by row.
+
+mod configs;
+mod cores;
+mod ground;
+mod h2load;
+mod measure;
+mod proxy;
+mod row;
+mod statistics;
+mod table;
+mod usage;
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use self::cores::Cores;
+use self::ground::Ground;
+use self::measure::{Results, measure};
+use self::proxy::Proxy;
+use self::row::{ROWS, Row};
+use crate::interrupt::Interrupt;
+use crate::packages;
+use crate::process::{cargo, find, release_baton, run};
+
+/// More rounds tell nothing more, and take the machine for hours.
+const MAX_ROUNDS: u64 = 1_000;
+const MAX_SECONDS: u64 = 600;
+
+#[derive(clap::Args)]
+pub struct Options {
+    /// How often each row is measured with each proxy, in turns.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=MAX_ROUNDS))]
+    rounds: u64,
+    /// How long each measurement takes.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    seconds: u64,
+    /// Only the rows whose name has this in it.
+    #[arg(long, default_value = "")]
+    row: String,
+    /// Also writes what was measured there, each round of it.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Measure this baton, in place of one that is built from the sources here.
+    #[arg(long)]
+    baton: Option<PathBuf>,
+    /// Install nothing: measure beside the peers that are there.
+    #[arg(long)]
+    no_install: bool,
+}
+
+pub fn bench(options: &Options) -> Result<()> {
+    let interrupt = Interrupt::catch().context("catching signals")?;
+    let rows: Vec<&Row> = ROWS.iter().filter(|row| row.name.contains(&options.row)).collect();
+    if rows.is_empty() {
+        let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        bail!("no row has {:?} in its name; there are: {}", options.row, names.join(", "));
+    }
+    let cores = Cores::choose()?;
+    provide(options, &interrupt)?;
+    let baton = match &options.baton {
+        Some(baton) => baton.canonicalize().with_context(|| baton.display().to_string())?,
+        None => build(&interrupt)?,
+    };
+    let ground = Ground::prepare(&cores, &interrupt)?;
+    let proxies = Proxy::all(&baton);
+    let mut results = Results::new(options.rounds, options.seconds, &proxies);
+    for row in rows {
+        measure(row, &proxies, &ground, &cores, &interrupt, &mut results)?;
+    }
+    print!("\n{}", table::text(&results));
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&table::json(&results))?;
+        std::fs::write(file, text + "\n").with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
+
+fn build(interrupt: &Interrupt) -> Result<PathBuf> {
+    run(cargo().args(["build", "--release", "--package", "baton-proxy"]), interrupt)?;
+    release_baton()
+}
+
+/// nginx serves as the upstream and h2load is the load; the other peers may be missing.
+fn provide(options: &Options, interrupt: &Interrupt) -> Result<()> {
+    let needed = ["nginx", "h2load", "openssl", "taskset"];
+    if !options.no_install {
+        install(interrupt)?;
+    }
+    match needed.iter().find(|program| find(program).is_none()) {
+        None => Ok(()),
+        Some(missing) => bail!(
+            "{missing} is missing; run: sudo apt-get install -y --no-install-recommends nginx \
+             haproxy h2o caddy nghttp2-client openssl util-linux"
+        ),
+    }
+}
+
+/// As root, and where there is apt; without starting the services that the packages come with.
+fn install(interrupt: &Interrupt) -> Result<()> {
+    let programs = [
+        ("nginx", "nginx"),
+        ("haproxy", "haproxy"),
+        ("h2o", "h2o"),
+        ("caddy", "caddy"),
+        ("h2load", "nghttp2-client"),
+        ("openssl", "openssl"),
+        ("taskset", "util-linux"),
+    ];
+    let missing: Vec<&str> = programs
+        .iter()
+        .filter(|(program, package)| find(program).is_none() && packages::offered(package))
+        .map(|(_, package)| *package)
+        .collect();
+    let root = nix::unistd::geteuid().is_root();
+    if missing.is_empty() || !root || find("apt-get").is_none() {
+        return Ok(());
+    }
+    let _quiet = packages::NoServices::begin()?;
+    packages::install(&missing, interrupt)
+}
+
+/// The first line that a program says of its version.
+fn version_of(command: &mut Command) -> String {
+    let Ok(output) = command.output() else { return "?".to_owned() };
+    let said = [output.stdout, output.stderr].concat();
+    String::from_utf8_lossy(&said).lines().next().unwrap_or("?").trim().to_owned()
+}

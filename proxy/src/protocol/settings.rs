@@ -125,7 +125,7 @@ impl Default for Limits {
             streams: 128,
             connections: 100_000,
             body_bytes: 0,
-            upstream_idle: 128,
+            upstream_idle: 512,
         }
     }
 }

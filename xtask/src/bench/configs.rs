@@ -75,9 +75,6 @@ https = ["@HTTPS@"]
 [docker]
 enabled = false
 
-[limits]
-upstream_idle = 512
-
 [log]
 access = "off"
 level = "warn"

@@ -131,6 +131,8 @@ enum Leaving {
     Announced(Pin<Box<Sleep>>),
     /// Streams that are not there yet will not be served.
     Final,
+    /// There is no stream, and none is waited for.
+    Closing,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -159,6 +161,8 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
             self.poll_streams(cx);
             match self.poll_accept(cx, stream) {
                 Accept::Some => {}
+                // What was sent before is served; h2 has a goodbye to write now.
+                Accept::None if self.begins_to_close(cx) => {}
                 Accept::None => break false,
                 Accept::Over => break true,
             }
@@ -172,7 +176,11 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
         if self.is_cut_off(cx) {
             return Poll::Ready(Ended::CutOff);
         }
-        let is_last = matches!(self.leaving, Leaving::Final) && self.streams.is_empty();
+        let is_last = match self.leaving {
+            Leaving::No | Leaving::Announced(_) => false,
+            Leaving::Final => self.streams.is_empty(),
+            Leaving::Closing => true,
+        };
         if over || is_last {
             // A client that answers no ping, or reads nothing, would stay for ever.
             let limit = self.send_idle;
@@ -203,19 +211,30 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
         }
     }
 
+    /// Begins to close a connection without a stream, once the drain closes such. The client has
+    /// known for a while that it shall go; it is told how far it came, and what it may still be
+    /// sending is read before the socket closes.
+    fn begins_to_close(&mut self, cx: &mut Context<'_>) -> bool {
+        if matches!(self.leaving, Leaving::Closing)
+            || !self.streams.is_empty()
+            || self.drain.poll(cx, Phase::CloseIdle).is_pending()
+        {
+            return false;
+        }
+        self.leaving = Leaving::Closing;
+        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+        true
+    }
+
     fn announce(&mut self) {
         self.output.put_goaway();
         self.leaving = Leaving::Announced(Box::pin(sleep(GOAWAY_GRACE)));
     }
 
-    /// The drain limit has come. Tunnels have a limit of their own, and so has a connection without
-    /// a stream, whose client has known for a while that it shall go.
+    /// The drain limit has come. Tunnels have a limit of their own.
     fn is_cut_off(&self, cx: &mut Context<'_>) -> bool {
-        let phase = match (self.streams.is_empty(), self.tunnels.get()) {
-            (true, _) => Phase::CloseIdle,
-            (false, 0) => Phase::CloseRequests,
-            (false, _) => Phase::CloseAll,
-        };
+        let has_only_requests = !self.streams.is_empty() && self.tunnels.get() == 0;
+        let phase = if has_only_requests { Phase::CloseRequests } else { Phase::CloseAll };
         self.drain.poll(cx, phase).is_ready()
     }
 

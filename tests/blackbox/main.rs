@@ -29,6 +29,7 @@ mod hung_worker;
 mod interventions;
 mod metrics;
 mod orphans;
+mod passthrough;
 mod preflight;
 mod proxy_protocol;
 mod ready_made;

@@ -276,6 +276,8 @@ pub enum RouteTls {
     Local,
     /// Plain HTTP alone.
     Off,
+    /// The upstreams end TLS.
+    Passthrough,
 }
 
 #[cfg(test)]

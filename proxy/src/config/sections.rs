@@ -305,5 +305,9 @@ fn with_subject(value: &DeValue<'_>) -> impl FnOnce(String) -> String {
 const CLIENT_AUTHS: &[(&str, VerifyClient)] =
     &[("required", VerifyClient::Required), ("optional", VerifyClient::Optional)];
 
-const ROUTE_TLS: &[(&str, RouteTls)] =
-    &[("acme", RouteTls::Acme), ("local", RouteTls::Local), ("off", RouteTls::Off)];
+const ROUTE_TLS: &[(&str, RouteTls)] = &[
+    ("acme", RouteTls::Acme),
+    ("local", RouteTls::Local),
+    ("off", RouteTls::Off),
+    ("passthrough", RouteTls::Passthrough),
+];

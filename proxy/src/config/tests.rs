@@ -388,7 +388,7 @@ fn each_mistake_of_a_route_has_its_sentence() {
         ),
         (
             "host = \"a\"\nupstreams = [\"127.0.0.1:1\"]\ntls = \"locl\"",
-            "4: route.tls: `locl` is not one of \"acme\", \"local\", \"off\"; did you mean `local`?",
+            "4: route.tls: `locl` is not one of \"acme\", \"local\", \"off\", \"passthrough\"; did you mean `local`?",
         ),
         (
             "host = \"a\"\nupstream = [\"127.0.0.1:1\"]",

@@ -128,6 +128,7 @@ fn certificate_of(host: &HostEntry, reports: &[CertificateReport]) -> Option<&'s
     };
     match host.tls {
         RouteTls::Off => None,
+        RouteTls::Passthrough => Some("passthrough"),
         RouteTls::Auto | RouteTls::Acme | RouteTls::Local => {
             shown(&name).or_else(|| shown(&wildcard?))
         }

@@ -60,6 +60,9 @@ pub struct Host {
     /// What clients have to show over HTTPS; `None`: nothing.
     #[serde(default)]
     pub client_auth: Option<ClientAuth>,
+    /// Its upstreams end TLS: what comes for its name goes to those of `/`, byte by byte.
+    #[serde(default)]
+    pub passthrough: bool,
     #[serde(default)]
     pub intervention: Option<Intervention>,
     /// For paths that nobody claims.
@@ -93,6 +96,7 @@ impl Host {
             non_get_redirect: moved_permanently(),
             hsts: None,
             client_auth: None,
+            passthrough: false,
             intervention: None,
             default_root: DefaultRoot::default(),
             routes,

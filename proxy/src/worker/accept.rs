@@ -9,17 +9,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustls::server::{Accepted, Acceptor};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::LazyConfigAcceptor;
+use tokio_rustls::StartHandshake;
 
 use super::challenges::is_tls_alpn_challenge;
 use super::client_auth::ClientAuth;
 use super::drain::Phase;
 use super::local::{Local, Peer, Slot, Tls};
+use super::passthrough::{self, Alert, refuse};
 use super::proxy_protocol;
 use super::stats::ThreadStats;
 use super::tls::ALPN_HTTP2;
@@ -215,10 +217,17 @@ async fn plain(local: Rc<Local>, socket: Socket, peer: Peer, slot: Slot) {
 async fn handshake(accept: Accept, socket: Socket, peer: Peer, slot: Slot) {
     let limit = accept.local.settings.timeouts.handshake;
     match timeout(limit, tls(&accept, socket)).await {
-        Ok(Ok(Some((stream, client_auth)))) => {
-            start(accept.local, stream, client_auth, peer, slot);
+        Ok(Ok(Opened::Ours(stream, client_auth))) => {
+            start(accept.local, *stream, client_auth, peer, slot);
         }
-        Ok(Ok(None)) => {}
+        Ok(Ok(Opened::Theirs { name, socket, hello })) => {
+            spawn_local(async move {
+                let served = passthrough::serve(accept.local, peer, &name, socket, hello).await;
+                served.unwrap_or_else(|error| tracing::debug!(%name, %error, "TLS passed through"));
+                drop(slot);
+            });
+        }
+        Ok(Ok(Opened::Done)) => {}
         Ok(Err(error)) => {
             accept.local.stats.handshake_failures.add(1);
             tracing::debug!(client = %peer.address, %error, "TLS handshake");
@@ -232,23 +241,34 @@ async fn handshake(accept: Accept, socket: Socket, peer: Peer, slot: Slot) {
 
 type TlsStream = tokio_rustls::server::TlsStream<Socket>;
 
-/// `None` where a CA has seen what it came for. With how the client was verified.
-async fn tls(
-    accept: &Accept,
-    socket: Socket,
-) -> io::Result<Option<(TlsStream, Option<Arc<ClientAuth>>)>> {
-    let acceptor = rustls::server::Acceptor::default();
-    let mut start = LazyConfigAcceptor::new(acceptor, socket).await?;
-    if is_tls_alpn_challenge(&start.client_hello()) {
-        start.into_stream(accept.challenges.clone()).await?.shutdown().await?;
-        return Ok(None);
-    }
+/// What a ClientHello has led to.
+enum Opened {
+    /// With how the client was verified.
+    Ours(Box<TlsStream>, Option<Arc<ClientAuth>>),
+    /// The upstream of this name ends TLS, from its first byte.
+    Theirs { name: String, socket: Socket, hello: BytesMut },
+    /// A CA has seen what it came for.
+    Done,
+}
+
+async fn tls(accept: &Accept, mut socket: Socket) -> io::Result<Opened> {
+    let (accepted, hello) = client_hello(&mut socket).await?;
     let settings = &accept.local.settings.tls;
-    let name = start.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
+    let name = accepted.client_hello().server_name().unwrap_or_default().to_ascii_lowercase();
     let routing = accept.local.routing();
     let host = routing.table.host(name.as_bytes());
+    // A challenge of its own, too: whoever ends TLS orders the certificate.
+    if host.is_some_and(|host| host.passthrough) {
+        return Ok(Opened::Theirs { name, socket, hello });
+    }
+    drop(hello);
+    if is_tls_alpn_challenge(&accepted.client_hello()) {
+        let start = StartHandshake::from_parts(accepted, socket);
+        start.into_stream(accept.challenges.clone()).await?.shutdown().await?;
+        return Ok(Opened::Done);
+    }
     if settings.strict_sni && host.is_none() {
-        refuse_name(&mut start.io).await?;
+        refuse(&mut socket, Alert::UnrecognizedName).await?;
         return Err(io::Error::other("server name is not routed"));
     }
     let client_auth = host.and_then(|host| host.client_auth.clone());
@@ -259,15 +279,34 @@ async fn tls(
             .config(&accept.tls, settings.profile)
             .ok_or_else(|| io::Error::other("there is no CA for the clients of this host"))?,
     };
-    let stream = start.into_stream(config).await?;
-    Ok(Some((stream, client_auth)))
+    let stream = StartHandshake::from_parts(accepted, socket).into_stream(config).await?;
+    Ok(Opened::Ours(Box::new(stream), client_auth))
 }
 
-/// A fatal `unrecognized_name` alert (RFC 6066 section 3), in the clear: no key was agreed on yet.
-async fn refuse_name(socket: &mut Socket) -> io::Result<()> {
-    const ALERT: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
-    socket.write_all(&ALERT).await?;
-    socket.shutdown().await
+/// Reads up to the end of the ClientHello, and keeps the bytes. rustls bounds how many there can be.
+async fn client_hello(socket: &mut Socket) -> io::Result<(Accepted, BytesMut)> {
+    let mut acceptor = Acceptor::default();
+    let mut hello = BytesMut::new();
+    loop {
+        let known = hello.len();
+        if poll_fn(|cx| poll_read_some(socket, cx, &mut hello, FIRST_READ)).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut news = &hello[known..];
+        while !news.is_empty() {
+            acceptor.read_tls(&mut news)?;
+        }
+        match acceptor.accept() {
+            Ok(Some(accepted)) => return Ok((accepted, hello)),
+            Ok(None) => {}
+            Err((error, mut alert)) => {
+                let mut bytes = Vec::new();
+                alert.write_all(&mut bytes)?;
+                socket.write_all(&bytes).await?;
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+    }
 }
 
 fn count(stats: &ThreadStats, session: &ServerConnection) {

@@ -160,13 +160,19 @@ fn check_scheme(
     https_port: Option<u16>,
 ) -> Result<Option<Page>, Page> {
     match (host.https, peer.tls.is_some()) {
+        // On a connection for another name.
+        (_, true) if host.passthrough => Err(Page::MISDIRECTED),
         (HttpsMethod::NoHttps, true) => Err(Page::HTTP_ALONE),
         (_, true) if !host.trusted => Err(Page::NO_CERTIFICATE),
         (_, true) => Ok(None),
         (HttpsMethod::NoHttp, false) => Err(Page::HTTPS_ALONE),
-        (HttpsMethod::Redirect, false) if host.trusted && https_port.is_some() => {
+        (HttpsMethod::Redirect, false)
+            if (host.trusted || host.passthrough) && https_port.is_some() =>
+        {
             Ok(https_port.map(|port| to_https(host, head, port)))
         }
+        // Upstreams expect TLS.
+        (_, false) if host.passthrough => Err(Page::HTTPS_ALONE),
         // Nobody can show a certificate here.
         (_, false) if host.requires_certificate() => Err(Page::HTTPS_ALONE),
         (HttpsMethod::NoHttps, false) => Ok(None),

@@ -1,7 +1,6 @@
 //! A request whose route nobody answers for at the moment waits for the next upstream, in place of
 //! failing: its container restarts, or is replaced. The body stays with the client meanwhile.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +8,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::local::{Local, Routing};
-use super::relay::Downstream;
 use super::table::Route;
 
 /// How long after upstreams have refused a connection the controller may take to say that they are
@@ -50,13 +48,13 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Waits for another table than `routing` is of.
-    pub async fn wait<D: Downstream>(
+    /// Waits for another table than `routing` is of, until the client is `gone`.
+    pub async fn wait(
         &mut self,
         local: &Local,
         (routing, route): (&Routing, &Route),
         lack: Lack,
-        client: &mut D,
+        gone: impl Future<Output = ()>,
     ) -> Waited {
         let hold = &local.settings.hold;
         let now = Instant::now();
@@ -85,7 +83,7 @@ impl Patience {
                 Lack::Paused(_) => Waited::News,
                 Lack::Vacant | Lack::Refused => Waited::Over,
             },
-            () = poll_fn(|cx| client.poll_gone(cx)) => Waited::Gone,
+            () = gone => Waited::Gone,
         }
     }
 }

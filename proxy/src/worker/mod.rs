@@ -19,6 +19,7 @@ pub mod linger;
 pub mod local;
 pub mod message;
 pub mod page;
+mod passthrough;
 pub mod proxy_protocol;
 pub mod record;
 pub mod relay;

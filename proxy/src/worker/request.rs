@@ -1,6 +1,7 @@
 //! One request, from its head to its line in the access log: find the route, choose an upstream,
 //! relay, try another one where that is safe.
 
+use std::future::poll_fn;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -21,7 +22,7 @@ use super::upstream::exchange::{Exchange, Request, UpstreamError};
 use super::upstream::{Member, Pool, Pools};
 
 /// Most upstreams that one request is tried on.
-const ATTEMPTS: usize = 3;
+pub const ATTEMPTS: usize = 3;
 
 /// What the connection does next.
 #[derive(Debug)]
@@ -93,7 +94,8 @@ pub async fn serve<D: Downstream>(
             Forwarded::Ended(outcome) => break (outcome, counts),
             Forwarded::Nowhere(lack, page) => (lack, page),
         };
-        match patience.wait(local, (&routing, route), lack, client).await {
+        let gone = poll_fn(|cx| client.poll_gone(cx));
+        match patience.wait(local, (&routing, route), lack, gone).await {
             Waited::News => routing = local.routing(),
             Waited::Over => {
                 break (answer(local, client, head, &page, hsts, &mut record).await, counts);
@@ -176,7 +178,7 @@ async fn give<D: Downstream>(
         record.progress.bytes = body.len() as u64;
         client.send_data(body, true);
     }
-    let flush = std::future::poll_fn(|cx| client.poll_flush(cx));
+    let flush = poll_fn(|cx| client.poll_flush(cx));
     match timeout(local.settings.timeouts.send_idle, flush).await {
         Ok(Ok(())) => Outcome::Done,
         Ok(Err(_)) | Err(_) => Outcome::Broken,
@@ -353,7 +355,8 @@ fn again(
     })
 }
 
-fn failed(local: &Local, member: &Member, error: &UpstreamError) {
+/// Notes that an attempt failed, and says so where the upstream is left out for it.
+pub fn failed(local: &Local, member: &Member, error: &UpstreamError) {
     local.stats.upstream_failures.add(1);
     let unreachable = matches!(error, UpstreamError::Connect(_));
     let (name, address) = (&member.name, member.upstream.address);

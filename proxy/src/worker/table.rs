@@ -71,6 +71,8 @@ pub struct Host {
     /// Strict-Transport-Security over HTTPS.
     pub hsts: Option<Bytes>,
     pub client_auth: Option<Arc<ClientAuth>>,
+    /// Its upstreams end TLS.
+    pub passthrough: bool,
     pub intervention: Option<Intervention>,
     pub default_root: DefaultRoot,
     counts: PerThread,
@@ -166,6 +168,7 @@ impl<'a> Compiler<'a> {
                 .unwrap_or(StatusCode::MOVED_PERMANENTLY),
             hsts: host.hsts.map(Bytes::from),
             client_auth,
+            passthrough: host.passthrough,
             intervention: host.intervention,
             default_root: host.default_root,
             counts: self.book.of(&host.pattern),

@@ -263,7 +263,7 @@ impl Certificates {
     /// Sees to a certificate for one host; who can trust it.
     fn provide(&mut self, wanted: &Wanted, draft: &mut Draft<'_>) -> Result<Trust, String> {
         if let Some(named) = &wanted.wish.cert_name
-            && wanted.tls != RouteTls::Off
+            && !matches!(wanted.tls, RouteTls::Off | RouteTls::Passthrough)
         {
             return Ok(self.choose(named, wanted, draft));
         }
@@ -499,7 +499,7 @@ fn source(wanted: &Wanted, file_covers: bool, acme: &Acme) -> Result<Source, Str
         HostPattern::Trailing(_) | HostPattern::Regex(_) => None,
     };
     match (wanted.tls, name) {
-        (RouteTls::Off, _) => Ok(Source::Nobody),
+        (RouteTls::Off | RouteTls::Passthrough, _) => Ok(Source::Nobody),
         (RouteTls::Auto | RouteTls::Acme, _) if file_covers => Ok(Source::File),
         (_, None) => Err("no certificate can be issued for a pattern of this kind".to_owned()),
         (RouteTls::Acme, Some(name)) if !acme.agree_tos => Err(format!(

@@ -360,6 +360,7 @@ impl<'a> Reading<'a> {
     fn says(&mut self, router: Router<'a>) -> Opinions {
         Opinions {
             https: self.opinion(router, Key::HttpsMethod, value::https_method),
+            tls: self.opinion(router, Key::Tls, value::passthrough),
             hsts: self.opinion(router, Key::Hsts, Hsts::parse),
             non_get_redirect: self.opinion(router, Key::NonGetRedirect, value::redirect_status),
             http_on_missing: self.opinion(router, Key::HttpOnMissing, value::boolean),

@@ -329,6 +329,7 @@ impl Draft {
     }
 
     fn finish(mut self, defaults: &Defaults) -> Table {
+        self.diagnose_unseen();
         for unrouted in &mut self.unrouted {
             unrouted.reason = printable(&unrouted.reason);
         }
@@ -345,7 +346,7 @@ impl Draft {
             let policy = policy(&host.says, defaults);
             HostEntry {
                 pattern,
-                tls: tls(host.tls, &policy, &wish),
+                tls: tls(&host, &policy, &wish),
                 policy,
                 wish,
                 clients: Clients {
@@ -367,6 +368,26 @@ impl Draft {
 }
 
 impl Draft {
+    /// Where TLS is passed through, nobody here sees a request.
+    fn diagnose_unseen(&mut self) {
+        let says = |host: &HostDraft| host.says.tls.clone();
+        let passed = self.hosts.iter().filter_map(|(name, host)| Some((name, host, says(host)?)));
+        for (name, host, said) in passed {
+            for route in host.routes.values() {
+                let unseen = unseen(&route.entry);
+                if !unseen.is_empty() {
+                    let unseen = unseen.join(", ");
+                    self.diagnoses.push(Diagnosis {
+                        container: route.by.clone(),
+                        setting: said.setting.clone(),
+                        value: said.text.clone(),
+                        problem: format!("hides the requests to {name}: no use for {unseen}"),
+                    });
+                }
+            }
+        }
+    }
+
     /// What is said of the first name holds for the whole certificate.
     fn wish(&self, host: &HostDraft) -> Wish {
         let asked = host.asked.as_ref().map(|asked| &asked.value);
@@ -394,10 +415,25 @@ impl Draft {
     }
 }
 
+/// What a route says of its requests, and not of its connections.
+fn unseen(route: &RouteEntry) -> Vec<String> {
+    const OF_CONNECTIONS: [&str; 4] = ["allow", "deny", "balance", "compress"];
+    let path = route.path.to_string();
+    let mut unseen = route.options.names();
+    // Compression is on unless somebody says otherwise.
+    unseen.retain(|name| !OF_CONNECTIONS.contains(&name.as_str()));
+    unseen.extend((path != "/").then(|| format!("the path {path}")));
+    unseen
+}
+
 /// A host without HTTPS needs no certificate, unless somebody asks for one by name.
-fn tls(tls: RouteTls, policy: &Policy, wish: &Wish) -> RouteTls {
+fn tls(host: &HostDraft, policy: &Policy, wish: &Wish) -> RouteTls {
     let is_asked = matches!(wish.asked, Asked::For(_));
-    if policy.https == HttpsMethod::NoHttps && !is_asked { RouteTls::Off } else { tls }
+    match value(host.says.tls.as_ref()) {
+        _ if policy.https == HttpsMethod::NoHttps && !is_asked => RouteTls::Off,
+        Some(passthrough) => passthrough,
+        None => host.tls,
+    }
 }
 
 fn policy(says: &Opinions, defaults: &Defaults) -> Policy {
@@ -418,6 +454,7 @@ fn configured(route: &StaticRoute) -> Opinions {
         value.map(|value| Opinion { value, setting, text, by })
     }
     let off = (route.tls == RouteTls::Off).then_some(HttpsMethod::NoHttps);
+    let passes = route.tls == RouteTls::Passthrough;
     let hsts = match &route.hsts {
         Some(Hsts::Value(value)) => value,
         Some(Hsts::Off) | None => "off",
@@ -429,6 +466,7 @@ fn configured(route: &StaticRoute) -> Opinions {
     };
     Opinions {
         https: said(off, "tls", "nohttps"),
+        tls: said(passes.then_some(route.tls), "tls", "passthrough"),
         hsts: said(route.hsts.clone(), "hsts", hsts),
         client_ca: said(route.client_ca.clone(), "client_ca", &ca),
         verify_client: said(route.client_auth, "client_auth", verify),

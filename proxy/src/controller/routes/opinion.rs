@@ -3,7 +3,9 @@
 
 use std::path::PathBuf;
 
-use crate::config::{ChallengeKind, Directory, ExternalAccount, Hsts, KeyKind, VerifyClient};
+use crate::config::{
+    ChallengeKind, Directory, ExternalAccount, Hsts, KeyKind, RouteTls, VerifyClient,
+};
 use crate::protocol::default_root::DefaultRoot;
 use crate::protocol::snapshot::HttpsMethod;
 
@@ -30,6 +32,8 @@ impl<T> Opinion<T> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Opinions {
     pub https: Option<Opinion<HttpsMethod>>,
+    /// [`RouteTls::Passthrough`], or nothing.
+    pub tls: Option<Opinion<RouteTls>>,
     pub hsts: Option<Opinion<Hsts>>,
     pub non_get_redirect: Option<Opinion<u16>>,
     pub http_on_missing: Option<Opinion<bool>>,
@@ -65,6 +69,7 @@ impl Opinions {
     pub fn hear(&mut self, said: &Opinions) -> Vec<Dissent> {
         let heard = [
             hear(&mut self.https, said.https.as_ref()),
+            hear(&mut self.tls, said.tls.as_ref()),
             hear(&mut self.hsts, said.hsts.as_ref()),
             hear(&mut self.non_get_redirect, said.non_get_redirect.as_ref()),
             hear(&mut self.http_on_missing, said.http_on_missing.as_ref()),

@@ -18,6 +18,7 @@ pub(super) enum Key {
     Network,
     Weight,
     HttpsMethod,
+    Tls,
     Hsts,
     NonGetRedirect,
     HttpOnMissing,
@@ -38,7 +39,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    const ALL: [Key; 27] = [
+    const ALL: [Key; 28] = [
         Key::Host,
         Key::Multiports,
         Key::Port,
@@ -49,6 +50,7 @@ impl Key {
         Key::Network,
         Key::Weight,
         Key::HttpsMethod,
+        Key::Tls,
         Key::Hsts,
         Key::NonGetRedirect,
         Key::HttpOnMissing,
@@ -78,6 +80,7 @@ impl Key {
             Key::Proto => Some("proto"),
             Key::Network => Some("network"),
             Key::Weight => Some("weight"),
+            Key::Tls => Some("tls"),
             Key::Hsts => Some("hsts"),
             _ => None,
         }
@@ -118,7 +121,7 @@ impl Key {
             Key::AcmeEabKid => &["ACME_EAB_KID"],
             Key::AcmeEabSecret => &["ACME_EAB_HMAC_KEY"],
             Key::AcmeKeySize => &["ACME_KEYSIZE", "LETSENCRYPT_KEYSIZE"],
-            Key::StripPrefix | Key::Network | Key::Weight | Key::VerifyClient => &[],
+            Key::StripPrefix | Key::Network | Key::Weight | Key::Tls | Key::VerifyClient => &[],
         }
     }
 

@@ -213,6 +213,7 @@ impl HostEntry {
             non_get_redirect: self.policy.non_get_redirect,
             hsts: self.hsts(served.trust),
             client_auth: served.client_auth,
+            passthrough: self.tls == RouteTls::Passthrough,
             intervention: self.intervention.clone(),
             default_root: self.policy.default_root.clone(),
             routes: self.routes.iter().map(RouteEntry::snapshot).collect(),

@@ -1,7 +1,7 @@
 //! Single values of containers' settings, and of nginx-proxy's global variables: what they mean, or
 //! the sentence for what means nothing. Its subject is the value.
 
-use crate::config::{Directory, VerifyClient, is_email};
+use crate::config::{Directory, RouteTls, VerifyClient, is_email};
 use crate::protocol::snapshot::HttpsMethod;
 
 pub(in crate::controller) fn boolean(text: &str) -> Result<bool, String> {
@@ -9,6 +9,14 @@ pub(in crate::controller) fn boolean(text: &str) -> Result<bool, String> {
         "true" => Ok(true),
         "false" => Ok(false),
         _ => Err("is neither `true` nor `false`".to_owned()),
+    }
+}
+
+/// Of what the configuration's `tls` may be, containers have other words for all but this.
+pub(in crate::controller) fn passthrough(text: &str) -> Result<RouteTls, String> {
+    match text {
+        "passthrough" => Ok(RouteTls::Passthrough),
+        _ => Err("is not `passthrough`".to_owned()),
     }
 }
 

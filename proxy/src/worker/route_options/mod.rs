@@ -12,7 +12,7 @@ mod verifier;
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -115,6 +115,11 @@ impl RouteOptions {
             request_fields: FieldChanges::compile(options.request_fields),
             response_fields: FieldChanges::compile(options.response_fields),
         }))
+    }
+
+    /// Whether it takes clients with this address.
+    pub fn admits(&self, client: IpAddr) -> bool {
+        self.access.admits(client)
     }
 
     /// Whether the route takes the request.

@@ -99,3 +99,29 @@ fn without_a_healthcheck_the_port_decides() {
         assert_eq!(table.probes.len(), 1, "in rotation too: it stays wanted");
     }
 }
+
+#[test]
+fn tls_that_the_container_ends() {
+    let passes = |settings: &[(&str, &str)]| {
+        let settings = [&[("VIRTUAL_HOST", "a.test"), ("baton.tls", "passthrough")], settings];
+        let table = table(&[container("c", &settings.concat())]);
+        (table.hosts[0].tls == RouteTls::Passthrough, diagnoses(&table))
+    };
+    let unseen = |what: &str| {
+        vec![format!("c: baton.tls=passthrough hides the requests to a.test: no use for {what}")]
+    };
+    for (settings, want, problems) in [
+        (&[][..], true, vec![]),
+        (&[("baton.allow", "10.0.0.0/8"), ("baton.balance", "least-loaded")], true, vec![]),
+        (&[("HTTPS_METHOD", "nohttps")], false, vec![]),
+        (&[("baton.max_body", "1M")], true, unseen("max_body")),
+        (&[("VIRTUAL_PATH", "/x")], true, unseen("the path /x")),
+    ] {
+        assert_eq!(passes(settings), (want, problems), "{settings:?}");
+    }
+    complains(
+        &[("VIRTUAL_HOST", "a.test"), ("baton.tls", "off")],
+        &["a.test /: 172.17.0.2:80"],
+        "baton.tls=off is not `passthrough`",
+    );
+}

@@ -34,6 +34,7 @@ mod preflight;
 mod proxy_protocol;
 mod ready_made;
 mod reload;
+mod remembered;
 mod route_options;
 mod routing;
 mod sandbox;

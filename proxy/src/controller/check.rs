@@ -113,7 +113,7 @@ fn docker_remark(config: &Config) -> String {
 }
 
 async fn ask_docker(config: &Config) -> String {
-    let (watch, mut containers) = Watch::start(&config.docker, Tally::default());
+    let (watch, mut containers) = Watch::start(&config.docker, Tally::default(), vec![]);
     let spoken =
         |now: &std::sync::Arc<Containers>| now.status.connected || now.status.error.is_some();
     let remark = match timeout(DOCKER_LIMIT, containers.wait_for(spoken)).await {

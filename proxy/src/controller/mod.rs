@@ -22,6 +22,7 @@ mod port_holder;
 pub mod probe;
 mod publisher;
 mod reload;
+mod remembered;
 mod rendezvous;
 mod respawn;
 pub mod routes;

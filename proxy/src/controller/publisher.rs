@@ -12,7 +12,7 @@ use super::admin::server::View;
 use super::certificates::acme::{Stock, Wishes};
 use super::certificates::{Assembled, Certificates, ClientCas, Problem, Wanted};
 use super::changes::{changes, fresh};
-use super::docker::Containers;
+use super::docker::{Container, Containers};
 use super::environment::Environment;
 use super::htpasswd::Htpasswd;
 use super::interventions::Interventions;
@@ -141,6 +141,13 @@ impl Publisher {
         &self.interventions
     }
 
+    /// Knows these of another run: until there is a list, or for a while, requests to them wait.
+    pub fn remember(&mut self, containers: &[Container]) {
+        if self.holds {
+            self.vacancies.recall(containers, SystemTime::now());
+        }
+    }
+
     /// Takes effect with the next publish.
     pub fn intervene(&mut self, interventions: Interventions) {
         self.interventions = interventions;
@@ -171,6 +178,9 @@ impl Publisher {
         let now = SystemTime::now();
         let list = if self.holds { containers.list.as_slice() } else { &[] };
         self.vacancies.note_containers(list, now);
+        if containers.status.last_sync.is_some() {
+            self.vacancies.forget_recalled();
+        }
         let mut table = routes::build(&Inputs {
             containers: &containers.list,
             departed: &self.vacancies.departed(),

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::admin::control_socket::{ClaimError, ControlSocket};
 use super::admin::server::{Server, Sources};
 use super::certificates::acme::{self, Surroundings};
-use super::certificates::{CertificateError, Certificates};
+use super::certificates::{CertificateError, Certificates, Problem};
 use super::control_loop::{Controller, Live, Stop, announce};
 use super::docker::{Containers, Watch};
 use super::environment::Environment;
@@ -24,6 +24,7 @@ use super::metrics::{self, Bound, Metrics, Tally};
 use super::orphans;
 use super::probe::{Prober, Target};
 use super::publisher::Publisher;
+use super::remembered::{Keeper, Remembered};
 use super::rendezvous::Rendezvous;
 use super::signals::Signals;
 use super::store::{Store, StoreError};
@@ -101,7 +102,14 @@ async fn control(
     let acme = open_acme(config)?;
     let tally = before.as_ref().map(|state| Tally::resume(state.totals.clone()));
     let tally = tally.unwrap_or_default();
-    let (docker, containers) = Watch::start(&config.docker, tally.clone());
+    let remembered = match &before {
+        // It knows better.
+        Some(_) => Remembered::default(),
+        None => load_containers(&config.state_dir)?,
+    };
+    let known = remembered.containers().to_vec();
+    let (docker, containers) = Watch::start(&config.docker, tally.clone(), remembered.in_place());
+    let keeper = Keeper::start(Store::open(config.state_dir.clone())?, containers.clone());
     let (snapshot, ticket_keys) = match &before {
         Some(state) => (state.snapshot.clone(), state.ticket_keys.clone()),
         None => (Snapshot::default(), TicketKeys::new(SystemTime::now())),
@@ -113,6 +121,9 @@ async fn control(
         tracing::error!("{problem}");
     }
     publisher.intervene(load_interventions(&config.state_dir)?);
+    if config.docker.enabled {
+        publisher.remember(&known);
+    }
 
     let mut begun = match before {
         None => Begin::anew(config, &mut publisher, tally).await?,
@@ -171,6 +182,7 @@ async fn control(
     acme.stop().await;
     prober.stop().await;
     docker.stop().await;
+    keeper.stop().await;
     tracing::info!("stopped");
     Ok(())
 }
@@ -273,13 +285,23 @@ fn make_state_dir(path: &Path) -> Result<(), RunError> {
 }
 
 fn load_interventions(state_dir: &Path) -> Result<Interventions, RunError> {
+    load(state_dir, Interventions::load)
+}
+
+fn load_containers(state_dir: &Path) -> Result<Remembered, RunError> {
+    load(state_dir, Remembered::load)
+}
+
+fn load<T>(
+    state_dir: &Path,
+    read: impl FnOnce(&Store, &mut Vec<Problem>) -> Result<T, StoreError>,
+) -> Result<T, RunError> {
     let mut problems = Vec::new();
-    let store = Store::open(state_dir.to_owned())?;
-    let interventions = Interventions::load(&store, &mut problems)?;
+    let loaded = read(&Store::open(state_dir.to_owned())?, &mut problems)?;
     for problem in problems {
         tracing::error!("{problem}");
     }
-    Ok(interventions)
+    Ok(loaded)
 }
 
 fn open_acme(config: &Config) -> Result<acme::Opened, RunError> {

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::docker::{Container, State};
-use super::routes::{RouteKey, Table, UpstreamState};
+use super::routes::{RouteEntry, RouteKey, Table, UpstreamState};
 
 /// So long after the last upstream of a route went, its requests wait for another; and so long a
 /// container that is gone still has its routes.
@@ -28,6 +28,8 @@ pub struct Vacancies {
 struct Departed {
     container: Container,
     since: SystemTime,
+    /// Of another run of baton: whether it was in rotation then is not known, and supposed.
+    recalled: bool,
 }
 
 impl Vacancies {
@@ -38,10 +40,23 @@ impl Vacancies {
         let gone = before.into_iter().filter(|(id, _)| !self.present.contains_key(id));
         self.departed.extend(gone.map(|(id, container)| {
             let container = Container { state: State::Gone, ..container };
-            (id, Departed { container, since: now })
+            (id, Departed { container, since: now, recalled: false })
         }));
         let present = &self.present;
         self.departed.retain(|id, gone| !present.contains_key(id) && is_recent(gone.since, now));
+    }
+
+    /// Knows these of another run of baton, until there is a list.
+    pub fn recall(&mut self, containers: &[Container], now: SystemTime) {
+        self.departed.extend(containers.iter().map(|container| {
+            let container = Container { state: State::Gone, ..container.clone() };
+            (container.id.clone(), Departed { container, since: now, recalled: true })
+        }));
+    }
+
+    /// There is a list: who is not in it is gone for good.
+    pub fn forget_recalled(&mut self) {
+        self.departed.retain(|_, gone| !gone.recalled);
     }
 
     /// Those that went a moment ago.
@@ -64,7 +79,7 @@ impl Vacancies {
                 }
                 let since = match before.contains(&key) {
                     true => Some(now),
-                    false => self.vacant.get(&key).copied(),
+                    false => self.vacant.get(&key).copied().or_else(|| self.recalled(route)),
                 };
                 let Some(since) = since.filter(|&since| is_recent(since, now)) else { continue };
                 route.hold = true;
@@ -72,6 +87,15 @@ impl Vacancies {
             }
         }
         self.vacant = vacant;
+    }
+
+    /// Since when a route is known of another run.
+    fn recalled(&self, route: &RouteEntry) -> Option<SystemTime> {
+        let mut recalled = self.departed.values().filter(|gone| gone.recalled);
+        let answers = |gone: &&Departed| {
+            route.upstreams.iter().any(|one| one.container.as_ref() == Some(&gone.container.name))
+        };
+        recalled.find(answers).map(|gone| gone.since)
     }
 
     /// When a route ceases to be held, or a container to be known.
@@ -191,6 +215,23 @@ mod tests {
         let mut world = World::new();
         assert_eq!(world.see(&[starting("a")]), ["app.test/ starting"]);
         assert_eq!(world.see(&[]), ["app.test/ gone"]);
+    }
+
+    #[test]
+    fn what_another_run_knew_is_held_until_there_is_a_list() {
+        let mut world = World::new();
+        let known = [healthy("a"), Container { env: [].into(), ..healthy("silent") }];
+        world.vacancies.recall(&known, world.now);
+        assert_eq!(world.see(&[]), ["app.test/ gone held"]);
+        let mut listed = world;
+        listed.vacancies.forget_recalled();
+        assert_eq!(listed.see(&[starting("a")]), ["app.test/ starting held"]);
+        assert_eq!(listed.see(&[healthy("a")]), ["app.test/ up held"]);
+
+        let mut removed = World::new();
+        removed.vacancies.recall(&known, removed.now);
+        removed.vacancies.forget_recalled();
+        assert_eq!(removed.see(&[]), Vec::<String>::new());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::endpoint::Endpoint;
 use super::event;
 use super::inspect::Inspected;
 use super::tracker::Tracker;
-use super::{Containers, DockerStatus};
+use super::{Container, Containers, DockerStatus};
 use crate::config;
 use crate::controller::metrics::Tally;
 
@@ -33,10 +33,12 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts to watch. The first value of the receiver knows nothing yet.
+    /// Starts to watch. The first value of the receiver knows nothing yet. `remembered` are the
+    /// containers while no daemon answers.
     pub fn start(
         settings: &config::Docker,
         tally: Tally,
+        remembered: Vec<Container>,
     ) -> (Watch, watch::Receiver<Arc<Containers>>) {
         let (publisher, receiver) = watch::channel(Arc::new(Containers::default()));
         if !settings.enabled {
@@ -46,6 +48,7 @@ impl Watch {
             configured: settings.endpoint.clone(),
             tracker: Tracker::default(),
             status: DockerStatus::default(),
+            remembered,
             tally,
             publisher,
         };
@@ -75,6 +78,8 @@ struct Watcher {
     configured: Option<String>,
     tracker: Tracker,
     status: DockerStatus,
+    /// Of another run, until there is a list.
+    remembered: Vec<Container>,
     tally: Tally,
     publisher: watch::Sender<Arc<Containers>>,
 }
@@ -150,6 +155,7 @@ impl Watcher {
             if !self.status.connected {
                 info!("docker: connected to {version} at {}", self.status.endpoint);
             }
+            self.remembered.clear();
             self.status.connected = true;
             self.status.error = None;
             self.status.last_sync = Some(SystemTime::now());
@@ -170,7 +176,10 @@ impl Watcher {
     }
 
     fn publish(&mut self) {
-        let list = self.tracker.containers();
+        let list = match &self.status.error {
+            Some(_) if !self.remembered.is_empty() => self.remembered.clone(),
+            _ => self.tracker.containers(),
+        };
         self.status.containers = list.len();
         self.publisher.send_replace(Arc::new(Containers {
             status: self.status.clone(),
@@ -279,6 +288,7 @@ mod tests {
         let (watch, mut receiver) = Watch::start(
             &config::Docker { enabled: true, endpoint: endpoint.clone() },
             Tally::default(),
+            vec![],
         );
         let absent = until(&mut receiver, |seen| seen.status.error.is_some()).await;
         assert_eq!(Some(&absent.status.endpoint), endpoint.as_ref());
@@ -310,7 +320,7 @@ mod tests {
     #[tokio::test]
     async fn switched_off_it_knows_nothing() {
         let off = config::Docker { enabled: false, endpoint: None };
-        let (watch, receiver) = Watch::start(&off, Tally::default());
+        let (watch, receiver) = Watch::start(&off, Tally::default(), vec![]);
         assert_eq!(**receiver.borrow(), Containers::default());
         watch.stop().await;
     }

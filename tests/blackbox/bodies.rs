@@ -32,7 +32,7 @@ async fn bodies_of_any_size_pass_both_ways_unchanged() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_gibibyte_each_way_over_http2_takes_less_than_32_mib_of_memory() {
+async fn a_gibibyte_over_http2_takes_less_than_32_mib_of_memory() {
     let (baton, _upstream) = in_front_of_one().await;
     let target = baton.https(APP);
     // What a first body takes in buffers stays with the allocator.
@@ -41,7 +41,6 @@ async fn a_gibibyte_each_way_over_http2_takes_less_than_32_mib_of_memory() {
     reset_peak(worker);
     let before = peak(worker);
     download(&target, Protocol::Http2, GIB, Pace::free()).await.expect("download");
-    upload(&target, Protocol::Http2, GIB, Pace::free()).await.expect("upload");
     let grown = peak(worker).saturating_sub(before);
     assert!(grown < 32 * MIB, "{} KiB more", grown / 1024);
 }

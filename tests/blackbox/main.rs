@@ -8,6 +8,7 @@ mod acme_renewal;
 mod bodies;
 mod canary;
 mod client_auth;
+mod clients;
 mod clock;
 mod command_line;
 mod compose;

@@ -84,6 +84,9 @@ pub fn offered(package: &str) -> bool {
 /// No program: it is preloaded.
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
+/// Modules of Debian's own Python, whichever else is first in the path.
+const GRPCIO: &str = "/usr/lib/python3/dist-packages/grpc";
+
 /// Packages, each once.
 fn missing(need_dockerd: bool) -> Vec<&'static str> {
     let without = |program, package| find(program).is_none().then_some(package);
@@ -99,9 +102,14 @@ fn missing(need_dockerd: bool) -> Vec<&'static str> {
         without("knotd", "knot"),
         without("kdig", "knot-dnsutils"),
         without("systemd-analyze", "systemd"),
+        without("git", "git"),
+        without("chromium", "chromium"),
+        without("protoc", "protobuf-compiler"),
+        without("grpc_python_plugin", "protobuf-compiler-grpc"),
     ];
+    let grpcio = (!Path::new(GRPCIO).exists()).then_some("python3-grpcio");
     let faketime = (!Path::new(FAKETIME).exists()).then_some("libfaketime");
-    [docker.or(dockerd), busybox, faketime].into_iter().chain(rest).flatten().collect()
+    [docker.or(dockerd), busybox, faketime, grpcio].into_iter().chain(rest).flatten().collect()
 }
 
 /// Images are made of this one file: it must need no library. A file that names a dynamic loader

@@ -17,6 +17,7 @@ mod defaults;
 mod dns01;
 mod docker_changes;
 mod docker_routing;
+mod documents;
 mod framing;
 mod handoff;
 mod handshakes;

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::admin::server::View;
+use super::admin::known::View;
 use super::certificates::acme::{Stock, Wishes};
 use super::certificates::{Assembled, Certificates, ClientCas, Problem, Wanted};
 use super::changes::{changes, fresh};

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use tokio::sync::{mpsc, watch};
 
 use super::admin::control_socket::{ClaimError, ControlSocket};
+use super::admin::known::Known;
 use super::admin::server::{Server, Sources};
 use super::certificates::acme::{self, Surroundings};
 use super::certificates::{CertificateError, Certificates, Problem};
@@ -141,17 +142,10 @@ async fn control(
 
     let (orders_sender, orders) = mpsc::channel(ORDERS);
     let control_socket = begun.control_socket.descriptor();
+    let known = begun.known(&publisher);
     let admin = Server::start(
         begun.control_socket,
-        Sources {
-            started: begun.started,
-            steering: begun.generations.steering(),
-            fleet: begun.generations.fleet(),
-            handoffs: begun.generations.journal().follow(),
-            view: publisher.views(),
-            orders: orders_sender,
-            certificates: acme.desk(),
-        },
+        Sources { known, orders: orders_sender, certificates: acme.desk() },
     );
     let controller = Controller {
         config_path,
@@ -255,12 +249,19 @@ impl Begin {
         })
     }
 
-    async fn tell_metrics(&mut self, config: &Config, publisher: &Publisher) -> Metrics {
-        let mut metrics = Metrics::new(metrics::Sources {
+    fn known(&self, publisher: &Publisher) -> Known {
+        Known {
             started: self.started,
             steering: self.generations.steering(),
             fleet: self.generations.fleet(),
+            handoffs: self.generations.journal().follow(),
             view: publisher.views(),
+        }
+    }
+
+    async fn tell_metrics(&mut self, config: &Config, publisher: &Publisher) -> Metrics {
+        let mut metrics = Metrics::new(metrics::Sources {
+            known: self.known(publisher),
             tally: self.generations.tally(),
             knows_routes: self.holding || publisher.is_held() || !config.docker.enabled,
         });

@@ -1,7 +1,7 @@
 //! What the controller knows, in the words of the admin socket.
 
 use super::admin::answers::{self, rfc3339};
-use super::admin::server::View;
+use super::admin::known::View;
 use super::certificates::{Assembled, CertificateKind, CertificateReport, CertificateState};
 use super::docker::{Containers, DockerStatus};
 use super::routes::{Diagnosis, HostEntry, RouteEntry, Table, UpstreamEntry};

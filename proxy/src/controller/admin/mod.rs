@@ -4,6 +4,7 @@
 pub mod answers;
 pub mod client;
 pub mod control_socket;
+pub mod known;
 pub mod server;
 pub mod tables;
 pub mod why;

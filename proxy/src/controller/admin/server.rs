@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -20,16 +20,12 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::answers::{
-    self, Begun, CertificateOrder, CertificateOutcome, HandoffMode, Intervened, InterventionOrder,
-    Refused, Reloaded, Status, UpgradeOrder, rfc3339,
+    Begun, CertificateOrder, CertificateOutcome, Intervened, InterventionOrder, Refused, Reloaded,
+    UpgradeOrder,
 };
 use super::control_socket::ControlSocket;
+use super::known::Known;
 use crate::controller::certificates::acme::{Desk, Wish};
-use crate::controller::generations::Fleet;
-use crate::controller::journal::Handoffs;
-use crate::controller::steering::Steering;
-use crate::controller::supervisor::{Handle, State};
-use crate::protocol::frame::WorkerStats;
 
 /// Connections at a time; more wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 32;
@@ -39,22 +35,12 @@ const MAX_ORDER: usize = 64 * 1024;
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// For the answers under way when the server is paused.
 const PAUSE_LIMIT: Duration = Duration::from_secs(2);
-/// For a worker to tell its counters: `status` goes without them after it.
-const STATS_LIMIT: Duration = Duration::from_secs(1);
 /// For an order at a CA, or a revocation: whoever asked is told then that it is under way.
 const CA_LIMIT: Duration = Duration::from_secs(45);
 /// For the worker to take a reloaded snapshot.
 const APPLY_LIMIT: Duration = Duration::from_secs(10);
 
 type Answer = Response<Full<Bytes>>;
-
-/// What the controller shows to people; swapped whole.
-#[derive(Debug, Clone, Default)]
-pub struct View {
-    pub routes: answers::Routes,
-    pub certificates: Vec<answers::Certificate>,
-    pub docker: answers::Docker,
-}
 
 /// Answered when a reload is live.
 pub type ReloadReply = oneshot::Sender<Result<Reloaded, Refused>>;
@@ -76,11 +62,7 @@ pub enum Order {
 /// What the server answers from.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    pub started: SystemTime,
-    pub steering: Arc<Steering>,
-    pub fleet: watch::Receiver<Arc<Fleet>>,
-    pub handoffs: watch::Receiver<Handoffs>,
-    pub view: watch::Receiver<Arc<View>>,
+    pub known: Known,
     pub orders: mpsc::Sender<Order>,
     pub certificates: Desk,
 }
@@ -215,9 +197,9 @@ fn is_permitted(stream: &UnixStream) -> bool {
 
 async fn route(request: Request<Incoming>, sources: &Sources) -> Answer {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/status") => json(StatusCode::OK, &status(sources).await),
-        (&Method::GET, "/routes") => json(StatusCode::OK, &sources.view.borrow().routes),
-        (&Method::GET, "/certs") => json(StatusCode::OK, &sources.view.borrow().certificates),
+        (&Method::GET, "/status") => json(StatusCode::OK, &sources.known.status().await),
+        (&Method::GET, "/routes") => json(StatusCode::OK, &sources.known.view.borrow().routes),
+        (&Method::GET, "/certs") => json(StatusCode::OK, &sources.known.view.borrow().certificates),
         (&Method::POST, "/reload") => outcome(reload(sources).await),
         (&Method::POST, "/certs/renew") => certificate(request, sources, Wish::Renew).await,
         (&Method::POST, "/certs/retry") => certificate(request, sources, Wish::Retry).await,
@@ -281,63 +263,6 @@ async fn body(request: Request<Incoming>) -> Result<Bytes, String> {
     Ok(body.map_err(|error| error.to_string())?.to_bytes())
 }
 
-async fn status(sources: &Sources) -> Status {
-    // Before the generations: one whose handoff is done is among them then.
-    let last_handoffs = sources.handoffs.borrow().to_vec();
-    let fleet = sources.fleet.borrow().clone();
-    let workers = fleet.draining.iter().chain([&fleet.active]).chain(&fleet.canary);
-    let generations =
-        futures_util::future::join_all(workers.map(|worker| generation(worker, &fleet, sources)))
-            .await;
-    let listeners = fleet.listeners.addresses().into_iter();
-    Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        started: rfc3339(sources.started),
-        handoff: HandoffMode {
-            mode: sources.steering.mode().to_owned(),
-            why: sources.steering.why().to_owned(),
-        },
-        generations,
-        listeners: listeners
-            .map(|(address, kind)| answers::Listener {
-                address: address.to_string(),
-                kind: kind.as_str().to_owned(),
-            })
-            .collect(),
-        last_handoffs,
-        docker: sources.view.borrow().docker.clone(),
-    }
-}
-
-async fn generation(worker: &Handle, fleet: &Fleet, sources: &Sources) -> answers::Generation {
-    let counters = worker.stats(STATS_LIMIT).await;
-    let status = worker.status();
-    let counted = sources.steering.counted(worker.generation());
-    let on_trial = fleet.canary.as_ref().is_some_and(|c| c.generation() == worker.generation());
-    let state = match status.state {
-        State::Active if on_trial => "canary",
-        other => other.as_str(),
-    };
-    answers::Generation {
-        id: worker.generation(),
-        state: state.to_owned(),
-        pid: status.pid,
-        started: rfc3339(status.started),
-        connections: counters.as_ref().map(|counters| counters.connections),
-        selected: counted.map(|counted| counted.selected),
-        migrated: counted.map(|counted| counted.migrated),
-        ms_to_ready: millis(status.ready_after),
-        snapshot: status.applied,
-        deaths: status.deaths,
-        last_death: status.last_death,
-        respawn_delay_ms: millis(status.respawn_delay),
-        sandbox: status.sandbox.active,
-        sandbox_missing: status.sandbox.missing,
-        counters: counters.map(WorkerStats::without_hosts),
-    }
-}
-
 async fn reload(sources: &Sources) -> Result<Reloaded, Refused> {
     let mut reloaded = ordered(sources, Order::Reload).await?;
     if let Err(late) = applied(sources, reloaded.snapshot).await {
@@ -365,7 +290,7 @@ async fn ordered<T>(
 
 /// Waits until requests see this snapshot.
 async fn applied(sources: &Sources, snapshot: u64) -> Result<(), String> {
-    let mut active = sources.fleet.borrow().active.clone();
+    let mut active = sources.known.fleet.borrow().active.clone();
     match active.applied(snapshot, APPLY_LIMIT).await {
         true => Ok(()),
         false => {
@@ -400,12 +325,9 @@ fn json(status: StatusCode, answer: &impl Serialize) -> Answer {
     response
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::answers::Status;
     use super::super::client::{AskError, exchange, parse};
     use super::*;
     use tempfile::TempDir;
@@ -421,18 +343,8 @@ mod tests {
             let directory = tempfile::tempdir().expect("tempdir");
             let socket = ControlSocket::claim(&directory.path().join("s")).expect("claim");
             let (orders_sender, orders) = mpsc::channel(1);
-            let fleet = Fleet {
-                active: Handle::silent(),
-                canary: None,
-                draining: vec![],
-                listeners: Arc::default(),
-            };
             let sources = Sources {
-                started: SystemTime::UNIX_EPOCH,
-                steering: Arc::new(Steering::Inherit { why: "a test".to_owned() }),
-                fleet: watch::channel(Arc::new(fleet)).1,
-                handoffs: watch::channel(Arc::default()).1,
-                view: watch::channel(Arc::default()).1,
+                known: Known::silent(),
                 orders: orders_sender,
                 certificates: Desk::open().0,
             };

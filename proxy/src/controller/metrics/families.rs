@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::exposition::{Exposition, Format};
 use super::tally::{Load, Totals};
-use crate::controller::admin::server::View;
+use crate::controller::admin::known::View;
 use crate::protocol::frame::WorkerStats;
 
 /// What a scrape tells.

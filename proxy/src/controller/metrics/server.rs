@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
@@ -20,9 +20,8 @@ use tokio::time::timeout;
 use super::exposition::Format;
 use super::families::Report;
 use super::tally::{Load, Tally};
-use crate::controller::admin::server::View;
+use crate::controller::admin::known::Known;
 use crate::controller::generations::Fleet;
-use crate::controller::steering::Steering;
 use crate::controller::supervisor::{Handle, State};
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -41,10 +40,7 @@ type Answer = Response<Full<Bytes>>;
 /// What the server answers from.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    pub started: SystemTime,
-    pub steering: Arc<Steering>,
-    pub fleet: watch::Receiver<Arc<Fleet>>,
-    pub view: watch::Receiver<Arc<View>>,
+    pub known: Known,
     pub tally: Tally,
     /// Workers route by what is known of containers, or there is no Docker to ask: they did from the
     /// start, or Docker has listed since.
@@ -155,7 +151,7 @@ fn is_for_us<B>(request: &Request<B>, names: &[String]) -> bool {
 }
 
 async fn report(sources: &Sources) -> Report {
-    let fleet = sources.fleet.borrow().clone();
+    let fleet = sources.known.fleet.borrow().clone();
     let workers: Vec<_> = all(&fleet).collect();
     // That they answer is enough: what they say is added to the tally on its way.
     futures_util::future::join_all(workers.iter().map(|worker| worker.stats(STATS_LIMIT))).await;
@@ -165,18 +161,18 @@ async fn report(sources: &Sources) -> Report {
     for worker in workers {
         let status = worker.status();
         let id = worker.generation();
-        sources.tally.steered(id, sources.steering.counted(id));
+        sources.tally.steered(id, sources.known.steering.counted(id));
         load = load.and(status.load);
         *generations.entry(state(worker, &fleet)).or_default() += 1;
     }
     generations.remove(State::Gone.as_str());
     Report {
-        started: sources.started,
+        started: sources.known.started,
         totals: sources.tally.totals(),
         load,
         generations,
-        is_steered: sources.steering.is_ebpf(),
-        view: sources.view.borrow().clone(),
+        is_steered: sources.known.steering.is_ebpf(),
+        view: sources.known.view.borrow().clone(),
     }
 }
 
@@ -194,7 +190,7 @@ fn state(worker: &Handle, fleet: &Fleet) -> &'static str {
 
 /// That this is answered shows that the controller lives.
 async fn is_healthy(sources: &Sources) -> Result<(), &'static str> {
-    let active = sources.fleet.borrow().active.clone();
+    let active = sources.known.fleet.borrow().active.clone();
     if !active.is_active() {
         return Err("the worker is starting or draining");
     }
@@ -205,10 +201,10 @@ async fn is_healthy(sources: &Sources) -> Result<(), &'static str> {
 }
 
 fn is_ready(sources: &Sources) -> Result<(), &'static str> {
-    if !sources.fleet.borrow().active.is_active() {
+    if !sources.known.fleet.borrow().active.is_active() {
         return Err("the worker is starting or draining");
     }
-    match sources.knows_routes || sources.view.borrow().docker.last_sync.is_some() {
+    match sources.knows_routes || sources.known.view.borrow().docker.last_sync.is_some() {
         true => Ok(()),
         false => Err("Docker has not listed its containers yet"),
     }
@@ -269,20 +265,7 @@ mod tests {
     }
 
     fn sources(knows_routes: bool) -> Sources {
-        let fleet = Fleet {
-            active: Handle::silent(),
-            canary: None,
-            draining: vec![],
-            listeners: Arc::default(),
-        };
-        Sources {
-            started: SystemTime::UNIX_EPOCH,
-            steering: Arc::new(Steering::Inherit { why: "a test".to_owned() }),
-            fleet: watch::channel(Arc::new(fleet)).1,
-            view: watch::channel(Arc::default()).1,
-            tally: Tally::default(),
-            knows_routes,
-        }
+        Sources { known: Known::silent(), tally: Tally::default(), knows_routes }
     }
 
     #[tokio::test]

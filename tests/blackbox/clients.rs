@@ -9,14 +9,13 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use baton_load::Upstream;
-use baton_tests::{Baton, Config, Recorder, peak, reset_peak, until};
+use baton_tests::{Baton, Browser, Config, Recorder, peak, reset_peak, until};
 use tempfile::TempDir;
 
 use crate::{APP, in_front_of_one, routed_to};
 
 /// Debian's, whose modules its packages bring.
 const PYTHON: &str = "/usr/bin/python3";
-/// A browser that starts for the first time takes its time.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// What ran as it should, or what it said.
@@ -172,19 +171,9 @@ async fn a_browser_talks_through_a_websocket() {
         "path = \"/ws\"",
     );
     let baton = Baton::start(config).await;
-    let profile = tempfile::tempdir().expect("tempdir");
-    let mut chromium = Command::new("chromium");
-    chromium
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("--host-resolver-rules=MAP {APP}:443 {}", baton.https_address()))
-        // The local CA is not in its store.
-        .args(["--ignore-certificate-errors", "--remote-debugging-port=0"])
-        .arg(format!("https://{APP}/"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let _chromium = Ended(chromium.spawn().expect("chromium is installed"));
+    let rule = format!("--host-resolver-rules=MAP {APP}:443 {}", baton.https_address());
+    let browser = Browser::start(&[&rule]).await;
+    browser.go(&format!("https://{APP}/")).await;
     until("what the page tells", LIMIT, async || {
         page.received().contains("GET /told/hello HTTP/1.1").then_some(())
     })

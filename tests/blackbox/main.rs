@@ -42,6 +42,7 @@ mod routing;
 mod sandbox;
 mod service;
 mod stage;
+mod status_page;
 mod systemd_unit;
 mod tls;
 mod upstreams;

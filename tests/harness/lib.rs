@@ -6,6 +6,7 @@
 
 mod baton;
 mod binaries;
+mod browser;
 mod ca_proxy;
 mod config;
 mod curl;
@@ -26,6 +27,7 @@ mod wait;
 
 pub use baton::Baton;
 pub use binaries::{baton_binary, upstream_binary};
+pub use browser::Browser;
 pub use ca_proxy::{CaProxy, Endpoint, Held, Moment, Reply};
 pub use config::Config;
 pub use curl::{Answer, Curl};

@@ -104,6 +104,7 @@ fn missing(need_dockerd: bool) -> Vec<&'static str> {
         without("systemd-analyze", "systemd"),
         without("git", "git"),
         without("chromium", "chromium"),
+        without("chromedriver", "chromium-driver"),
         without("protoc", "protobuf-compiler"),
         without("grpc_python_plugin", "protobuf-compiler-grpc"),
     ];

@@ -186,13 +186,21 @@ impl Default for Drain {
     }
 }
 
-/// The listener that tells metrics, in plain HTTP.
+/// The listener that tells metrics and has the status page, in plain HTTP.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metrics {
     /// None: there is none.
     pub listen: Option<SocketAddr>,
     /// Names that it may be asked by, beside addresses and `localhost`; lower case.
     pub hosts: Vec<String>,
+    /// Whether there is a status page; `None`: on a loopback address alone.
+    pub page: Option<bool>,
+}
+
+impl Metrics {
+    pub fn has_page(&self) -> bool {
+        self.page.unwrap_or(self.listen.is_some_and(|address| address.ip().is_loopback()))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

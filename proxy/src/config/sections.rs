@@ -177,6 +177,7 @@ fn metrics(section: &mut Section<'_, '_, '_>, listen: &Listen, metrics: &mut Met
     if let Some(list) = section.list("hosts", name) {
         metrics.hosts = list.into_iter().map(Spanned::into_inner).collect();
     }
+    metrics.page = section.optional("page", value::boolean);
 }
 
 fn private_address(value: &DeValue<'_>, listen: &Listen) -> Result<SocketAddr, Problem> {

@@ -444,6 +444,7 @@ fn the_example_shows_the_defaults() {
     assert_eq!(config.certificates.len(), 1);
     config.certificates.clear();
     assert!(config.docker.endpoint.take().is_some());
+    assert_eq!(config.metrics.page.take(), Some(true));
     config.worker.threads = Config::default().worker.threads;
 
     assert_eq!(config, Config::default());
@@ -460,6 +461,22 @@ fn the_example_has_every_key() {
 }
 
 #[test]
+fn the_status_page_is_for_this_host_unless_somebody_says_so() {
+    let has_page =
+        |keys: &str| parse(&format!("[metrics]\n{keys}")).expect("valid").metrics.has_page();
+    for (keys, want) in [
+        ("", false),
+        ("listen = \"127.0.0.1:9180\"", true),
+        ("listen = \"[::1]:9180\"", true),
+        ("listen = \"10.0.0.1:9180\"", false),
+        ("listen = \"10.0.0.1:9180\"\npage = true", true),
+        ("listen = \"127.0.0.1:9180\"\npage = false", false),
+    ] {
+        assert_eq!(has_page(keys), want, "{keys}");
+    }
+}
+
+#[test]
 fn where_metrics_are_told() {
     let read = |keys: &str| {
         let text = format!("[listen]\nhttp = [\"127.0.0.1:80\"]\n[metrics]\n{keys}");
@@ -468,9 +485,11 @@ fn where_metrics_are_told() {
     let metrics = |listen: Option<&str>, hosts: &[&str]| Metrics {
         listen: listen.map(|address| address.parse().expect("address")),
         hosts: hosts.iter().map(ToString::to_string).collect(),
+        page: None,
     };
     for (keys, want) in [
         ("", Ok(metrics(None, &[]))),
+        ("page = true", Ok(Metrics { page: Some(true), ..metrics(None, &[]) })),
         ("listen = \"\"", Ok(metrics(None, &[]))),
         (
             "listen = \"[::1]:9180\"\nhosts = [\"Metrics.test\"]",

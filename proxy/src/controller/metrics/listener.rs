@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::server::{Server, Sources};
+use super::server::{Server, Sources, Terms};
 use crate::config;
 use crate::sys;
 
@@ -20,7 +20,7 @@ pub struct Bound(StdListener);
 #[derive(Debug)]
 pub struct Metrics {
     sources: Arc<Sources>,
-    names: watch::Sender<Arc<[String]>>,
+    terms: watch::Sender<Arc<Terms>>,
     serving: Option<Serving>,
 }
 
@@ -51,8 +51,8 @@ impl Bound {
 impl Metrics {
     /// Serves nobody yet.
     pub fn new(sources: Sources) -> Self {
-        let names = watch::Sender::new(Arc::default());
-        Metrics { sources: Arc::new(sources), names, serving: None }
+        let terms = watch::Sender::new(Arc::default());
+        Metrics { sources: Arc::new(sources), terms, serving: None }
     }
 
     /// The socket that a configuration needs and that is not there: the one step that can fail.
@@ -69,7 +69,8 @@ impl Metrics {
 
     /// Makes a configuration live. Without a new socket the one that is there serves on.
     pub async fn configure(&mut self, config: &config::Metrics, bound: Option<Bound>) {
-        self.names.send_replace(config.hosts.as_slice().into());
+        let terms = Terms { names: config.hosts.clone(), page: config.has_page() };
+        self.terms.send_replace(Arc::new(terms));
         let is_over = config.listen.is_none() || bound.is_some();
         if is_over {
             self.pause().await;
@@ -95,8 +96,8 @@ impl Metrics {
         let Some(serving) = &mut self.serving else { return };
         match watched(&serving.socket) {
             Ok(socket) => {
-                let (names, sources) = (self.names.subscribe(), self.sources.clone());
-                serving.server = Some(Server::start(socket, names, sources));
+                let (terms, sources) = (self.terms.subscribe(), self.sources.clone());
+                serving.server = Some(Server::start(socket, terms, sources));
             }
             Err(error) => tracing::error!("metrics: {error}"),
         }

@@ -58,7 +58,7 @@ pub struct Steered {
 }
 
 /// What a worker has to do at a moment.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Load {
     pub connections: u64,
     pub connections_http1: u64,

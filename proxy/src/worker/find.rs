@@ -37,6 +37,10 @@ pub fn find_host<'a>(
     if let Some(answer) = challenge_answer(routing, peer, head) {
         return Err(Page::Challenge(answer));
     }
+    // Of HTTP/1.1, the parser has counted.
+    if head.fields.are_more_than(settings.limits.header_count) {
+        return Err(Page::HEADERS_TOO_LARGE);
+    }
     if matches!(head.body, BodyLength::Known(length)
         if is_too_large(length, &settings.limits))
     {

@@ -2,6 +2,7 @@
 //! to the other side.
 
 use bytes::Bytes;
+use http::header::COOKIE;
 use http::{HeaderMap, Method, StatusCode, Version};
 
 /// Header fields, either as the bytes of an HTTP/1.1 head or as HTTP/2 decoded them.
@@ -67,6 +68,20 @@ impl Fields {
                 .map(|(_, value)| value)
                 .collect(),
             Fields::Map(map) => map.get_all(name).iter().map(|value| value.as_bytes()).collect(),
+        }
+    }
+
+    /// Whether there are more than so many. The parts of a cookie, which HTTP/2 may send apart (RFC 9113
+    /// section 8.2.3), are one.
+    pub fn are_more_than(&self, limit: usize) -> bool {
+        match self {
+            Fields::Raw(raw) => raw.ranges.len() > limit,
+            Fields::Map(map) => {
+                map.len() > limit && {
+                    let parts = map.get_all(COOKIE).iter().count();
+                    map.len() - parts.saturating_sub(1) > limit
+                }
+            }
         }
     }
 

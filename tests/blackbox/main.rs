@@ -26,6 +26,7 @@ mod holds;
 mod hsts;
 mod http1;
 mod http2;
+mod http2_attacks;
 mod https_method;
 mod hung_worker;
 mod interventions;

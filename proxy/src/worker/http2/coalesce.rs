@@ -12,7 +12,9 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
+use super::budget::Budget;
 use crate::worker::transport::Transport;
 
 /// Gathered bytes at which writes go out although the turn is not over.
@@ -36,6 +38,10 @@ struct State {
     gathered: Option<Buffer>,
     /// Bytes may still sit in the TLS layer.
     unflushed: bool,
+    /// For what the client sends.
+    budget: Budget,
+    /// It is used up: nothing more is read.
+    flooded: bool,
 }
 
 #[derive(Debug)]
@@ -49,7 +55,9 @@ thread_local! {
 }
 
 pub fn coalesce(transport: Transport, prefix: BytesMut) -> (Coalesce, Half) {
-    let state = State { transport, prefix, gathered: None, unflushed: false };
+    let budget = Budget::new(Instant::now());
+    let state =
+        State { transport, prefix, gathered: None, unflushed: false, budget, flooded: false };
     let state = Rc::new(RefCell::new(state));
     (Coalesce(state.clone()), Half(state))
 }
@@ -64,6 +72,16 @@ impl Coalesce {
         self.0.borrow_mut().gathered().extend_from_slice(&GOAWAY);
     }
 
+    /// A stream was accepted, which pays for frames that carry nothing.
+    pub fn earn_stream(&self) {
+        self.0.borrow_mut().budget.earn_stream();
+    }
+
+    /// The client has sent more frames that carry nothing than it may.
+    pub fn is_flooded(&self) -> bool {
+        self.0.borrow().flooded
+    }
+
     /// Back again, once h2 has given up its half.
     pub fn into_transport(self) -> Option<Transport> {
         Rc::into_inner(self.0).map(|state| state.into_inner().transport)
@@ -76,6 +94,16 @@ impl Coalesce {
 }
 
 impl State {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.prefix.is_empty() {
+            return Pin::new(&mut self.transport).poll_read(cx, buf);
+        }
+        let length = self.prefix.len().min(buf.remaining());
+        buf.put_slice(&self.prefix[..length]);
+        self.prefix.advance(length);
+        Poll::Ready(Ok(()))
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_write_out(cx))?;
         if self.unflushed {
@@ -134,13 +162,14 @@ impl AsyncRead for Half {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let state = &mut *self.0.borrow_mut();
-        if !state.prefix.is_empty() {
-            let length = state.prefix.len().min(buf.remaining());
-            buf.put_slice(&state.prefix[..length]);
-            state.prefix.advance(length);
-            return Poll::Ready(Ok(()));
+        if state.flooded {
+            // The connection's task looks for it, and says goodbye.
+            return Poll::Pending;
         }
-        Pin::new(&mut state.transport).poll_read(cx, buf)
+        let before = buf.filled().len();
+        ready!(state.poll_read(cx, buf))?;
+        state.flooded = !state.budget.take(&buf.filled()[before..], Instant::now);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -165,7 +194,9 @@ impl AsyncWrite for Half {
         let gathered = state.gathered();
         let before = gathered.len();
         data.iter().for_each(|slice| gathered.extend_from_slice(slice));
-        Poll::Ready(Ok(gathered.len() - before))
+        let written = gathered.len() - before;
+        state.budget.earn_bytes(written);
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

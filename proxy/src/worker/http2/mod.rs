@@ -1,6 +1,7 @@
 //! HTTP/2 towards the public, on the h2 crate: one task for a connection, which polls its streams.
 
 pub mod body;
+mod budget;
 pub mod coalesce;
 pub mod server;
 

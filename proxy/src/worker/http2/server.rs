@@ -30,8 +30,8 @@ use crate::worker::request::{self, Outcome};
 use crate::worker::transport::Transport;
 use crate::worker::tunnel::{End, Tunnel};
 
-/// Streams that a client may reset before they were answered, before the connection is ended
-/// (CVE-2023-44487).
+/// Streams that a client may reset before they were accepted (CVE-2023-44487), and those that it may
+/// make h2 reset (CVE-2025-8671), before the connection is ended. The `budget` bounds other resets.
 const MAX_RESETS: usize = 100;
 
 /// Between the two steps of a goodbye: more than a round trip and a client's turn.
@@ -162,7 +162,7 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
             match self.poll_accept(cx, stream) {
                 Accept::Some => {}
                 // What was sent before is served; h2 has a goodbye to write now.
-                Accept::None if self.begins_to_close(cx) => {}
+                Accept::None if self.turns_away() || self.begins_to_close(cx) => {}
                 Accept::None => break false,
                 Accept::Over => break true,
             }
@@ -211,6 +211,17 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
         }
     }
 
+    /// Begins to end a connection whose client sends more than it has use for.
+    fn turns_away(&mut self) -> bool {
+        if !self.output.is_flooded() || matches!(self.leaving, Leaving::Closing) {
+            return false;
+        }
+        tracing::debug!("HTTP/2 connection: too many frames that carry nothing");
+        self.leaving = Leaving::Closing;
+        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        true
+    }
+
     /// Begins to close a connection without a stream, once the drain closes such. The client has
     /// known for a while that it shall go; it is told how far it came, and what it may still be
     /// sending is read before the socket closes.
@@ -253,6 +264,7 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     self.streams.push(stream(request, respond));
+                    self.output.earn_stream();
                     accepted = Accept::Some;
                 }
                 Poll::Ready(Some(Err(error))) => {

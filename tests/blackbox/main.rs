@@ -27,6 +27,7 @@ mod hsts;
 mod http1;
 mod http2;
 mod http2_attacks;
+mod http2_conformance;
 mod https_method;
 mod hung_worker;
 mod interventions;

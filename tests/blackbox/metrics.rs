@@ -186,7 +186,8 @@ async fn the_listener_answers_prometheus_and_watchers_and_no_name_that_leads_to_
         ("/healthz", "localhost", "", 200, "ok"),
         ("/readyz", "[::1]:80", "", 200, "ok"),
         ("/healthz", "rebound.test", "", 421, "metrics.hosts"),
-        ("/", "localhost", "", 404, "/healthz"),
+        ("/", "localhost", "", 200, "<title>baton</title>"),
+        ("/other", "localhost", "", 404, "/healthz"),
     ] {
         let answer = get(first, path, host, accept).await;
         let head = format!("HTTP/1.1 {status} ");

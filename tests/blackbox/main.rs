@@ -22,6 +22,7 @@ mod framing;
 mod handoff;
 mod handshakes;
 mod headers;
+mod health;
 mod holds;
 mod hsts;
 mod http1;

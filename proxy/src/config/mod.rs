@@ -4,6 +4,7 @@
 mod acme;
 mod dns;
 mod external_account;
+mod health_check;
 mod mistake;
 mod nearest;
 mod reader;
@@ -20,6 +21,7 @@ use std::time::Duration;
 pub use acme::{Acme, ChallengeKind, Directory, KeyKind, Proof, is_email};
 pub use dns::{Dns, DnsProvider, DnsUpdate, Secret, TsigAlgorithm, decode_secret};
 pub use external_account::ExternalAccount;
+pub use health_check::HealthCheck;
 pub use mistake::{Mistake, Mistakes, Position};
 pub use upstream::UpstreamError;
 pub use value::time_span;
@@ -218,6 +220,8 @@ pub struct StaticRoute {
     pub replace_prefix: Option<String>,
     pub options: Options,
     pub upstreams: Vec<StaticUpstream>,
+    /// They are in rotation while they pass it; `None`: always.
+    pub health: Option<HealthCheck>,
     pub tls: RouteTls,
     /// Of its host. `None`: the default.
     pub hsts: Option<Hsts>,

@@ -9,8 +9,8 @@ use toml::de::DeValue;
 use super::reader::{Problem, Section};
 use super::route_options::route_options;
 use super::{
-    CertificateFiles, Config, Docker, Drain, HandoffWish, Hsts, Listen, Metrics, RouteTls,
-    StaticRoute, StaticUpstream, VerifyClient, acme, value,
+    CertificateFiles, Config, Docker, Drain, HandoffWish, HealthCheck, Hsts, Listen, Metrics,
+    RouteTls, StaticRoute, StaticUpstream, VerifyClient, acme, value,
 };
 use crate::protocol::pattern::{HostPattern, PathPattern, PatternError};
 use crate::protocol::settings::{
@@ -254,6 +254,7 @@ fn route(section: &mut Section<'_, '_, '_>) -> Option<StaticRoute> {
     });
     let replace_prefix = replace_prefix(section, &path);
     let upstreams = upstreams(section);
+    let health = health(section, &upstreams);
     let options = route_options(section);
     let tls = section.optional("tls", value::one_of(ROUTE_TLS)).unwrap_or_default();
     let hsts = section.optional("hsts", |value| {
@@ -267,6 +268,7 @@ fn route(section: &mut Section<'_, '_, '_>) -> Option<StaticRoute> {
         replace_prefix,
         options,
         upstreams,
+        health,
         tls,
         hsts,
         client_ca,
@@ -295,6 +297,38 @@ fn upstreams(section: &mut Section<'_, '_, '_>) -> Vec<StaticUpstream> {
         }
     }
     list.into_iter().map(Spanned::into_inner).collect()
+}
+
+fn health(section: &mut Section<'_, '_, '_>, upstreams: &[StaticUpstream]) -> Option<HealthCheck> {
+    let mut health = None;
+    section.table("health", |section| {
+        let mut check = HealthCheck::new(String::new());
+        let path = section.optional("path", |value| {
+            let text = value::text(value)?;
+            Ok(HealthCheck::path(text).map_err(with_subject(value))?)
+        });
+        section.read("interval", &mut check.interval, value::duration);
+        section.read("timeout", &mut check.timeout, value::duration);
+        section.read("rise", &mut check.rise, in_a_row);
+        section.read("fall", &mut check.fall, in_a_row);
+        let other = upstreams.iter().find(|upstream| !upstream.protocol.is_http1());
+        match (path, other) {
+            (Some(_), Some(other)) => {
+                let problem = format!("`{}` is not asked: it does not speak HTTP/1.1", other.text);
+                section.mistake(section.offset(), "path", problem.into());
+            }
+            (Some(path), None) => health = Some(HealthCheck { path, ..check }),
+            (None, _) if check != HealthCheck::new(String::new()) => {
+                section.mistake(section.offset(), "path", "missing".into());
+            }
+            (None, _) => {}
+        }
+    });
+    health
+}
+
+fn in_a_row(value: &DeValue<'_>) -> Result<u32, Problem> {
+    value::number(HealthCheck::IN_A_ROW)(value)
 }
 
 /// A sentence without its subject, with it.

@@ -82,6 +82,7 @@ mod tests {
             protocol: UpstreamProtocol::Http,
             weight: 1,
             container: Some(container.to_owned()),
+            health: None,
             state,
         }
     }

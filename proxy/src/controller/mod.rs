@@ -12,6 +12,7 @@ mod control_loop;
 pub mod docker;
 pub mod environment;
 pub mod generations;
+mod health_check;
 pub mod htpasswd;
 pub mod interventions;
 mod journal;

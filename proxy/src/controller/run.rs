@@ -209,6 +209,7 @@ impl Begin {
         let (prober, reachable) = Prober::start(vec![]);
         // The configuration's own routes serve before Docker has said anything.
         publisher.publish(&Containers::default(), &HashSet::new());
+        prober.want(publisher.table().probes.clone());
         let snapshots = publisher.snapshots();
         Ok(Begin {
             started: SystemTime::now(),

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use super::docker::{Container, State};
-use super::routes::{RouteEntry, RouteKey, Table, UpstreamState};
+use super::routes::{RouteEntry, RouteKey, Table, UpstreamEntry, UpstreamState};
 
 /// So long after the last upstream of a route went, its requests wait for another; and so long a
 /// container that is gone still has its routes.
@@ -71,8 +71,9 @@ impl Vacancies {
         for host in &mut table.hosts {
             for route in &mut host.routes {
                 let key = (host.pattern.clone(), route.path.to_string());
-                let mut containers = route.upstreams.iter().filter(|one| one.container.is_some());
-                if containers.any(|one| one.state == UpstreamState::Up) {
+                // Of the configuration's, those that come and go.
+                let comes = |one: &&UpstreamEntry| one.container.is_some() || one.health.is_some();
+                if route.upstreams.iter().filter(comes).any(|one| one.state == UpstreamState::Up) {
                     self.occupied.insert(key);
                     route.hold = true;
                     continue;

@@ -70,6 +70,7 @@ fn upstream(entry: &UpstreamEntry) -> answers::Upstream {
         protocol: entry.protocol.as_str().to_owned(),
         weight: entry.weight,
         container: entry.container.clone(),
+        health: entry.health.clone(),
         state: entry.state.as_str().to_owned(),
     }
 }

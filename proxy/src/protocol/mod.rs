@@ -12,6 +12,7 @@ pub mod pattern;
 pub mod settings;
 pub mod snapshot;
 pub mod stats;
+pub mod upstream_tls;
 
 /// Version of the frames. Raised when an old peer could misread a new one.
 pub const VERSION: u32 = 1;

@@ -211,6 +211,11 @@ pub enum UpstreamProtocol {
 }
 
 impl UpstreamProtocol {
+    /// With or without TLS.
+    pub fn is_http1(self) -> bool {
+        matches!(self, UpstreamProtocol::Http | UpstreamProtocol::Https)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             UpstreamProtocol::Http => "http",

@@ -24,10 +24,10 @@ use super::local::{Local, Peer, Slot, Tls};
 use super::passthrough::{self, Alert, refuse};
 use super::proxy_protocol;
 use super::stats::ThreadStats;
-use super::tls::ALPN_HTTP2;
 use super::transport::{Socket, Transport, poll_read_some};
 use super::{http1, http2};
 use crate::protocol::settings::ListenerKind;
+use crate::protocol::upstream_tls::ALPN_HTTP2;
 
 /// How long accepting pauses when the process has no descriptor left.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(50);

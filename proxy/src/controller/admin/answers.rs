@@ -207,8 +207,11 @@ pub struct Upstream {
     pub weight: u32,
     /// None for an upstream from the configuration file.
     pub container: Option<String>,
-    /// `up`, or why it is out of rotation: `starting`, `unhealthy`, `stopping`, `waiting`, `paused`,
-    /// `restarting`, `no_address`.
+    /// The path of its health check; none when it has no such check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<String>,
+    /// `up`, or why it is out of rotation: `starting`, `unhealthy`, `stopping`, `waiting`, `unready`,
+    /// `paused`, `restarting`, `no_address`, `gone`.
     pub state: String,
 }
 
@@ -422,6 +425,7 @@ mod tests {
                     protocol: "http".into(),
                     weight: 1,
                     container: Some("web-1".into()),
+                    health: None,
                     state: "up".into(),
                 }],
                 certificate: Some("local".into()),

@@ -255,6 +255,7 @@ mod tests {
             protocol: "http".into(),
             weight: 1,
             container: Some("web-1".into()),
+            health: None,
             state: "up".into(),
         };
         let route = |host: &str, upstreams| Route {

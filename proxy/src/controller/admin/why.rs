@@ -162,6 +162,11 @@ fn condition(upstream: &Upstream) -> String {
             "waiting: nothing listens on that port yet; `docker logs {container}`, or another \
              VIRTUAL_PORT"
         ),
+        "unready" => format!(
+            "unready: `GET {}` is not answered by 2xx or 3xx, or not yet often enough; baton's log says \
+             what it answered last",
+            upstream.health.as_deref().unwrap_or("/")
+        ),
         "paused" => format!("paused: `docker unpause {container}`"),
         "restarting" => {
             format!("restarting: it ends by itself; `docker logs {container}` says why")
@@ -217,6 +222,7 @@ mod tests {
             protocol: "http".into(),
             weight: 1,
             container: Some(container.into()),
+            health: (state == "unready").then(|| "/up".into()),
             state: state.into(),
         }
     }
@@ -236,7 +242,7 @@ mod tests {
     fn told(subject: &str) -> Option<String> {
         let routes = Routes {
             routes: vec![
-                route("*.test", vec![upstream("any-1", "waiting")]),
+                route("*.test", vec![upstream("any-1", "waiting"), upstream("any-2", "unready")]),
                 route("app.test", vec![upstream("web-1", "up"), upstream("web-2", "unhealthy")]),
                 route("~^x\\d+\\.test$", vec![]),
             ],
@@ -308,6 +314,7 @@ mod tests {
             ("app.test", Some("app.test is routed, and it is served.")),
             ("b.test", Some("b.test is routed by `*.test`, and nobody is up for it")),
             ("web-2", Some("web-2 answers for app.test/: unhealthy")),
+            ("any-2", Some("any-2 answers for *.test/: unready: `GET /up` is not answered by 2xx")),
             ("db", Some("db is not routed: no VIRTUAL_HOST.")),
             ("other.example", None),
         ] {

@@ -292,6 +292,7 @@ mod tests {
             protocol: "http".to_owned(),
             weight: 1,
             container: None,
+            health: None,
             state: state.to_owned(),
         };
         Route {

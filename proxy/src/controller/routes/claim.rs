@@ -1,6 +1,7 @@
 //! What one container asks for: hosts, a path on each, and itself as upstream.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use super::multiports::{self, Entry};
 use super::opinion::{Opinion, Opinions, OrderOpinions};
@@ -9,7 +10,7 @@ use super::settings::{self, Key, Router, Written};
 use super::table::{Diagnosis, RouteKey, UpstreamEntry, UpstreamState};
 use super::value;
 use super::{INGRESS, Inputs};
-use crate::config::{Directory, ExternalAccount, Hsts};
+use crate::config::{Directory, ExternalAccount, HealthCheck, Hsts};
 use crate::controller::docker::{Container, Health, Network, State};
 use crate::controller::probe;
 use crate::protocol::default_root::DefaultRoot;
@@ -129,8 +130,8 @@ impl<'a> Reading<'a> {
         let says = self.says(router);
         let options = self.options(router);
         let port = self.first(router, Key::Port, port).map(|(port, _)| port);
-        let upstream = self.upstream(router, protocol, port, inputs);
-        let probe = upstream.address.and_then(|address| probe_target(self.container, address));
+        let check = self.check(router, protocol, hosts.first().map(|(host, _)| host));
+        let (upstream, probe) = self.upstream(router, protocol, (port, check), inputs);
         for (host, host_setting) in hosts {
             let (path, path_setting) = path
                 .clone()
@@ -229,7 +230,8 @@ impl<'a> Reading<'a> {
             }
             dest => dest.map_err(|problem| unusable("dest", text, problem)).ok(),
         });
-        let upstream = self.upstream(router, spoken, port, inputs);
+        let check = self.check(router, spoken, Some(&host));
+        let (upstream, probe) = self.upstream(router, spoken, (port, check), inputs);
         Some(Claim {
             container: self.container,
             host,
@@ -240,7 +242,7 @@ impl<'a> Reading<'a> {
             prefix_setting: place("dest"),
             says: says.clone(),
             options: Said::default(),
-            probe: upstream.address.and_then(|address| probe_target(self.container, address)),
+            probe,
             upstream,
         })
     }
@@ -323,25 +325,57 @@ impl<'a> Reading<'a> {
         }
     }
 
+    /// What is said of a health check means something only beside a path.
+    fn check(
+        &mut self,
+        router: Router<'a>,
+        protocol: UpstreamProtocol,
+        host: Option<&HostPattern>,
+    ) -> Option<HealthCheck> {
+        let (path, written) = self.first(router, Key::HealthPath, HealthCheck::path)?;
+        if !protocol.is_http1() {
+            let problem = format!("has no effect: {} is spoken, and not asked", protocol.as_str());
+            self.diagnose(written.name, written.value, problem);
+            return None;
+        }
+        let mut check = HealthCheck::new(path);
+        let mut set = |key, time: &mut Duration| {
+            self.first(router, key, value::span).into_iter().for_each(|(span, _)| *time = span);
+        };
+        set(Key::HealthInterval, &mut check.interval);
+        set(Key::HealthTimeout, &mut check.timeout);
+        let mut set = |key, number: &mut u32| {
+            let said = self.first(router, key, HealthCheck::in_a_row);
+            said.into_iter().for_each(|(said, _)| *number = said);
+        };
+        set(Key::HealthRise, &mut check.rise);
+        set(Key::HealthFall, &mut check.fall);
+        Some(check_of(check, host, protocol))
+    }
+
     fn upstream(
         &mut self,
         router: Router<'a>,
         protocol: UpstreamProtocol,
-        port: Option<u16>,
+        (port, check): (Option<u16>, Option<HealthCheck>),
         inputs: &Inputs<'_>,
-    ) -> UpstreamEntry {
+    ) -> (UpstreamEntry, Option<probe::Target>) {
         let port = port.unwrap_or_else(|| default_port(self.container));
         let weight = self.first(router, Key::Weight, weight).map_or(1, |(weight, _)| weight);
         let ip = self.ip(router, inputs.prefer_ipv6);
         let address = ip.map(|ip| SocketAddr::new(ip, port));
-        UpstreamEntry {
+        let health = check.as_ref().map(|check| check.path.clone());
+        let probe = address.and_then(|address| probe_target(self.container, address, check));
+        let upstream = UpstreamEntry {
             name: self.container.name.clone(),
             address,
             protocol,
             weight,
             container: Some(self.container.name.clone()),
-            state: state(self.container, address, inputs),
-        }
+            health,
+            state: state(self.container, address, probe.as_ref(), inputs),
+        };
+        (upstream, probe)
     }
 
     fn ip(&mut self, router: Router<'a>, prefer_ipv6: bool) -> Option<IpAddr> {
@@ -555,7 +589,26 @@ pub(super) fn network_ip(network: &Network, prefer_ipv6: bool) -> Option<IpAddr>
     if prefer_ipv6 { ipv6.or(ipv4) } else { ipv4.or(ipv6) }
 }
 
-fn state(container: &Container, address: Option<SocketAddr>, inputs: &Inputs<'_>) -> UpstreamState {
+/// How an upstream of this host is asked.
+pub(super) fn check_of(
+    check: HealthCheck,
+    host: Option<&HostPattern>,
+    protocol: UpstreamProtocol,
+) -> HealthCheck {
+    let host = match host {
+        Some(HostPattern::Exact(name)) => Some(name.clone()),
+        // Patterns name nobody.
+        _ => None,
+    };
+    HealthCheck { host, tls: protocol == UpstreamProtocol::Https, ..check }
+}
+
+fn state(
+    container: &Container,
+    address: Option<SocketAddr>,
+    probe: Option<&probe::Target>,
+    inputs: &Inputs<'_>,
+) -> UpstreamState {
     match (container.state, container.health) {
         (State::Gone, _) => UpstreamState::Gone,
         (State::Restarting, _) => UpstreamState::Restarting,
@@ -563,26 +616,30 @@ fn state(container: &Container, address: Option<SocketAddr>, inputs: &Inputs<'_>
         (State::Paused, _) => UpstreamState::Paused,
         (State::Running, Health::Starting) => UpstreamState::Starting,
         (State::Running, Health::Unhealthy) => UpstreamState::Unhealthy,
-        (State::Running, health) => match address {
-            None => UpstreamState::NoAddress,
-            Some(_) if health == Health::Healthy => UpstreamState::Up,
-            Some(address) => match probe_target(container, address) {
-                Some(target) if !inputs.reachable.contains(&target) => UpstreamState::Waiting,
-                _ => UpstreamState::Up,
-            },
+        (State::Running, Health::None | Health::Healthy) => match probe {
+            _ if address.is_none() => UpstreamState::NoAddress,
+            None => UpstreamState::Up,
+            Some(target) if inputs.reachable.contains(target) => UpstreamState::Up,
+            Some(target) if target.check.is_some() => UpstreamState::Unready,
+            Some(_) => UpstreamState::Waiting,
         },
     }
 }
 
-/// A container without a HEALTHCHECK is asked at its port. One that stops is not asked any more,
-/// and one that has started again is asked anew.
-fn probe_target(container: &Container, address: SocketAddr) -> Option<probe::Target> {
+/// A container with a health path is asked for it, one without a HEALTHCHECK at its port. One that
+/// stops is not asked any more, and one that has started again is asked anew.
+fn probe_target(
+    container: &Container,
+    address: SocketAddr,
+    check: Option<HealthCheck>,
+) -> Option<probe::Target> {
     let asked = container.state == State::Running
-        && container.health == Health::None
+        && (container.health == Health::None || check.is_some())
         && !container.stopping;
     asked.then(|| probe::Target {
         address,
         container: container.id.clone(),
         started_at: container.started_at.clone(),
+        check,
     })
 }

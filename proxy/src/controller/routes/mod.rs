@@ -21,7 +21,7 @@ use super::certificates::{Asked, Named, Wish};
 use super::docker::Container;
 use super::environment::Defaults;
 use super::probe;
-use crate::config::{Hsts, RouteTls, StaticRoute, VerifyClient};
+use crate::config::{Hsts, RouteTls, StaticRoute, StaticUpstream, VerifyClient};
 use crate::protocol::options::Options;
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot::HttpsMethod;
@@ -54,7 +54,7 @@ pub struct Inputs<'a> {
 pub fn build(inputs: &Inputs<'_>) -> Table {
     let mut draft = Draft::default();
     for route in inputs.static_routes {
-        draft.configure(route);
+        draft.configure(route, inputs.reachable);
     }
     let readings = by_age(inputs.containers).into_iter().map(|c| (c, Reading::of(c, inputs)));
     let mut readings: Vec<(&Container, Reading<'_>)> = readings.collect();
@@ -132,7 +132,7 @@ struct RouteDraft {
 }
 
 impl Draft {
-    fn configure(&mut self, route: &StaticRoute) {
+    fn configure(&mut self, route: &StaticRoute, reachable: &HashSet<probe::Target>) {
         let path = normal(route.path.clone());
         let key = key(&route.host, &path);
         if !self.configured.insert(key.clone()) {
@@ -149,19 +149,29 @@ impl Draft {
             host.tls = route.tls;
         }
         let dissents = host.says.hear(&configured(route));
-        let upstreams = route.upstreams.iter().map(|upstream| UpstreamEntry {
-            name: upstream.text.clone(),
-            address: Some(upstream.address),
-            protocol: upstream.protocol,
-            weight: 1,
-            container: None,
-            state: UpstreamState::Up,
+        let upstreams = route.upstreams.iter().map(|upstream| {
+            let probe = configured_probe(route, upstream);
+            let state = match &probe {
+                Some(target) if !reachable.contains(target) => UpstreamState::Unready,
+                _ => UpstreamState::Up,
+            };
+            self.probes.extend(probe);
+            UpstreamEntry {
+                name: upstream.text.clone(),
+                address: Some(upstream.address),
+                protocol: upstream.protocol,
+                weight: 1,
+                container: None,
+                health: route.health.as_ref().map(|check| check.path.clone()),
+                state,
+            }
         });
+        let upstreams = upstreams.collect();
         let entry = RouteEntry {
             path,
             replace_prefix: route.replace_prefix.clone(),
             options: route.options.clone(),
-            upstreams: upstreams.collect(),
+            upstreams,
             hold: false,
         };
         let by = CONFIGURATION.to_owned();
@@ -472,6 +482,13 @@ fn configured(route: &StaticRoute) -> Opinions {
         verify_client: said(route.client_auth, "client_auth", verify),
         ..Opinions::default()
     }
+}
+
+/// How an upstream of the configuration is asked; it has no run of its own.
+fn configured_probe(route: &StaticRoute, upstream: &StaticUpstream) -> Option<probe::Target> {
+    let check = claim::check_of(route.health.clone()?, Some(&route.host), upstream.protocol);
+    let (container, started_at) = (String::new(), String::new());
+    Some(probe::Target { address: upstream.address, container, started_at, check: Some(check) })
 }
 
 fn texts(names: &[HostPattern]) -> Vec<String> {

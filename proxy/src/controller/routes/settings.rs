@@ -17,6 +17,11 @@ pub(super) enum Key {
     Proto,
     Network,
     Weight,
+    HealthPath,
+    HealthInterval,
+    HealthTimeout,
+    HealthRise,
+    HealthFall,
     HttpsMethod,
     Tls,
     Hsts,
@@ -39,7 +44,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    const ALL: [Key; 28] = [
+    const ALL: [Key; 33] = [
         Key::Host,
         Key::Multiports,
         Key::Port,
@@ -49,6 +54,11 @@ impl Key {
         Key::Proto,
         Key::Network,
         Key::Weight,
+        Key::HealthPath,
+        Key::HealthInterval,
+        Key::HealthTimeout,
+        Key::HealthRise,
+        Key::HealthFall,
         Key::HttpsMethod,
         Key::Tls,
         Key::Hsts,
@@ -81,6 +91,11 @@ impl Key {
             Key::Network => Some("network"),
             Key::Weight => Some("weight"),
             Key::Tls => Some("tls"),
+            Key::HealthPath => Some("health.path"),
+            Key::HealthInterval => Some("health.interval"),
+            Key::HealthTimeout => Some("health.timeout"),
+            Key::HealthRise => Some("health.rise"),
+            Key::HealthFall => Some("health.fall"),
             Key::Hsts => Some("hsts"),
             _ => None,
         }
@@ -121,7 +136,10 @@ impl Key {
             Key::AcmeEabKid => &["ACME_EAB_KID"],
             Key::AcmeEabSecret => &["ACME_EAB_HMAC_KEY"],
             Key::AcmeKeySize => &["ACME_KEYSIZE", "LETSENCRYPT_KEYSIZE"],
+            // Labels alone.
             Key::StripPrefix | Key::Network | Key::Weight | Key::Tls | Key::VerifyClient => &[],
+            Key::HealthPath | Key::HealthInterval | Key::HealthTimeout => &[],
+            Key::HealthRise | Key::HealthFall => &[],
         }
     }
 
@@ -133,7 +151,7 @@ impl Key {
 }
 
 /// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 4] = ["sticky", "health.path", "priority", "drain"];
+const LATER_LABELS: [&str; 3] = ["sticky", "priority", "drain"];
 /// A key that is further away than this from what was written is no help.
 const NEAR: usize = 3;
 
@@ -417,6 +435,7 @@ mod tests {
             ("hots", Some("is not known; the nearest is `baton.host`")),
             ("api.prot", Some("is not known; the nearest is `baton.api.port`")),
             ("stripprefix", Some("is not known; the nearest is `baton.strip_prefix`")),
+            ("api.health.rise", None),
             ("health.pth", Some("is not known; the nearest is `baton.health.path`")),
             ("teapot", Some("is not known")),
             ("x.y.z", Some("is not known")),

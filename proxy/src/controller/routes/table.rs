@@ -21,7 +21,8 @@ pub struct Table {
     pub unrouted: Vec<Unrouted>,
     /// What containers say wrongly. Sorted by container and setting.
     pub diagnoses: Vec<Diagnosis>,
-    /// Ports to probe: of containers in rotation, or waiting for it, without a HEALTHCHECK.
+    /// Whom to probe: containers in rotation, or waiting for it, without a HEALTHCHECK, and whoever has
+    /// a health path.
     pub probes: BTreeSet<probe::Target>,
     pub incumbents: Incumbents,
 }
@@ -95,6 +96,8 @@ pub struct UpstreamEntry {
     pub weight: u32,
     /// Name of the container; `None` for an upstream of the configuration.
     pub container: Option<String>,
+    /// The path that it has to answer; `None`: it is not asked.
+    pub health: Option<String>,
     pub state: UpstreamState,
 }
 
@@ -110,6 +113,8 @@ pub enum UpstreamState {
     Stopping,
     /// It has no HEALTHCHECK, and its port does not accept yet.
     Waiting,
+    /// It has not passed its health check often enough, or not any more.
+    Unready,
     Paused,
     /// It ended, and the daemon waits before it starts it again.
     Restarting,
@@ -127,6 +132,7 @@ impl UpstreamState {
             UpstreamState::Unhealthy => "unhealthy",
             UpstreamState::Stopping => "stopping",
             UpstreamState::Waiting => "waiting",
+            UpstreamState::Unready => "unready",
             UpstreamState::Paused => "paused",
             UpstreamState::Restarting => "restarting",
             UpstreamState::NoAddress => "no_address",

@@ -1,7 +1,9 @@
 //! Single values of containers' settings, and of nginx-proxy's global variables: what they mean, or
 //! the sentence for what means nothing. Its subject is the value.
 
-use crate::config::{Directory, RouteTls, VerifyClient, is_email};
+use std::time::Duration;
+
+use crate::config::{Directory, RouteTls, VerifyClient, is_email, time_span};
 use crate::protocol::snapshot::HttpsMethod;
 
 pub(in crate::controller) fn boolean(text: &str) -> Result<bool, String> {
@@ -18,6 +20,10 @@ pub(in crate::controller) fn passthrough(text: &str) -> Result<RouteTls, String>
         "passthrough" => Ok(RouteTls::Passthrough),
         _ => Err("is not `passthrough`".to_owned()),
     }
+}
+
+pub(in crate::controller) fn span(text: &str) -> Result<Duration, String> {
+    time_span(text).map_err(|_| "is not a duration from 1ms to 366d, as 30s or 10m".to_owned())
 }
 
 pub(in crate::controller) fn https_method(text: &str) -> Result<HttpsMethod, String> {

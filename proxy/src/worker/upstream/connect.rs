@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::protocol::settings::WorkerSettings;
 use crate::protocol::snapshot::UpstreamProtocol;
-use crate::worker::tls::{self, ALPN_HTTP1, ALPN_HTTP2};
+use crate::protocol::upstream_tls::{ALPN_HTTP1, ALPN_HTTP2, client_config};
 use crate::worker::transport::{Socket, Transport};
 
 /// Opens connections as the settings say.
@@ -28,8 +28,8 @@ impl Connector {
     pub fn new(settings: &WorkerSettings) -> Self {
         Connector {
             timeout: settings.timeouts.connect,
-            tls_http1: tls::client_config(ALPN_HTTP1),
-            tls_http2: tls::client_config(ALPN_HTTP2),
+            tls_http1: client_config(ALPN_HTTP1),
+            tls_http2: client_config(ALPN_HTTP2),
         }
     }
 

@@ -14,7 +14,6 @@ pub(super) use self::key::{FOREIGN, Key, LABELS, VARIABLES};
 use super::opinion::{Dissent, Opinion};
 use super::settings::{Router, Written};
 use super::value;
-use crate::config::time_span;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::{self, Networks};
 use crate::protocol::options::basic_auth::{Credential, Credentials, label_credentials};
@@ -168,10 +167,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             Ok((Setting::ForwardHeaders(good), bad))
         }
         Key::Compress => compress(text).map(whole),
-        Key::Timeout(_) => match time_span(text) {
-            Ok(limit) => Ok(whole(Setting::Timeout(limit))),
-            Err(_) => Err("is not a duration from 1ms to 366d, as 30s or 10m".to_owned()),
-        },
+        Key::Timeout(_) => value::span(text).map(Setting::Timeout).map(whole),
         Key::MaxBody => body_size(text).map(Setting::MaxBody).map(whole),
         Key::RateLimit => RateLimit::parse(text).map(Setting::RateLimit).map(whole),
         Key::RedirectTo => Fixed::parse(text).map(Setting::RedirectTo).map(whole),

@@ -140,6 +140,7 @@ fn static_route(host: &str, path: &str, tls: RouteTls) -> StaticRoute {
             address: "127.0.0.1:3000".parse().expect("address"),
             protocol: UpstreamProtocol::Http,
         }],
+        health: None,
         tls,
         hsts: None,
         client_ca: None,

@@ -1,6 +1,9 @@
 //! Where a container is reached, and whether it is in rotation.
 
+use std::time::Duration;
+
 use super::*;
+use crate::config::HealthCheck;
 
 #[test]
 fn addresses() {
@@ -78,6 +81,7 @@ fn without_a_healthcheck_the_port_decides() {
             address: "172.17.0.2:80".parse().expect("address"),
             container: "id-c".to_owned(),
             started_at: started_at.to_owned(),
+            check: None,
         }])
     };
     for (reachable, want) in [
@@ -124,4 +128,108 @@ fn tls_that_the_container_ends() {
         &["a.test /: 172.17.0.2:80"],
         "baton.tls=off is not `passthrough`",
     );
+}
+
+/// The one container, and what of its probe was found.
+fn with_health(settings: &[(&str, &str)], health: Health, is_passed: bool) -> Table {
+    let mut container = container("c", &[&[("baton.host", "a.test")], settings].concat());
+    container.health = health;
+    let (incumbents, defaults) = (Incumbents::default(), Defaults::default());
+    let table = |reachable: &HashSet<probe::Target>| {
+        build(&Inputs {
+            containers: std::slice::from_ref(&container),
+            departed: &[],
+            static_routes: &[],
+            reachable,
+            incumbents: &incumbents,
+            prefer_ipv6: false,
+            defaults: &defaults,
+        })
+    };
+    let probes = table(&HashSet::new()).probes;
+    table(&probes.into_iter().filter(|_| is_passed).collect())
+}
+
+#[test]
+fn a_health_path_decides_beside_a_healthcheck() {
+    let path = ("baton.health.path", "/up");
+    for (settings, health, is_passed, want) in [
+        (&[path][..], Health::None, false, " (unready)"),
+        (&[path], Health::None, true, ""),
+        (&[path], Health::Healthy, false, " (unready)"),
+        (&[path], Health::Healthy, true, ""),
+        (&[path], Health::Unhealthy, true, " (unhealthy)"),
+        (&[path], Health::Starting, true, " (starting)"),
+        (&[("baton.proto", "https"), path], Health::Healthy, true, "https"),
+    ] {
+        let table = with_health(settings, health, is_passed);
+        let want = match want {
+            "https" => "a.test /: https://172.17.0.2:80".to_owned(),
+            state => format!("a.test /: 172.17.0.2:80{state}"),
+        };
+        assert_eq!(lines(&table), [want], "{settings:?} {health:?}");
+        assert_eq!(diagnoses(&table), [""; 0], "{settings:?}");
+        assert_eq!(table.probes.len(), 1, "{settings:?}");
+    }
+}
+
+#[test]
+fn what_is_said_of_a_health_check() {
+    let second = Duration::from_secs(1);
+    let usual = || HealthCheck { host: Some("a.test".into()), ..HealthCheck::new("/up".into()) };
+    let path = ("baton.health.path", "/up");
+    for (settings, want, problem) in [
+        (vec![path], Some(usual()), None),
+        (
+            vec![path, ("baton.health.interval", "1s"), ("baton.health.fall", "1")],
+            Some(HealthCheck { interval: second, fall: 1, ..usual() }),
+            None,
+        ),
+        (
+            vec![path, ("baton.health.timeout", "1s"), ("baton.health.rise", "5")],
+            Some(HealthCheck { timeout: second, rise: 5, ..usual() }),
+            None,
+        ),
+        (vec![path, ("baton.proto", "https")], Some(HealthCheck { tls: true, ..usual() }), None),
+        (
+            vec![path, ("baton.health.rise", "0")],
+            Some(usual()),
+            Some("baton.health.rise=0 is not a number of checks: expected 1 to 100"),
+        ),
+        (
+            vec![path, ("baton.health.interval", "5")],
+            Some(usual()),
+            Some("baton.health.interval=5 is not a duration from 1ms to 366d, as 30s or 10m"),
+        ),
+        (
+            vec![("baton.health.path", "up")],
+            None,
+            Some("baton.health.path=up is not a path to ask for: it begins with `/`"),
+        ),
+        (
+            vec![path, ("baton.proto", "grpc")],
+            None,
+            Some("baton.health.path=/up has no effect: grpc is spoken, and not asked"),
+        ),
+        (vec![("baton.health.rise", "3")], None, None),
+    ] {
+        let table = with_health(&settings, Health::Healthy, true);
+        let check = table.probes.first().map(|target| target.check.clone().expect("a check"));
+        assert_eq!(check, want, "{settings:?}");
+        let found = diagnoses(&table);
+        assert_eq!(found.len(), usize::from(problem.is_some()), "{found:?}");
+        for (found, want) in found.iter().zip(problem) {
+            assert!(found.starts_with(&format!("c: {want}")), "{found}");
+        }
+    }
+}
+
+#[test]
+fn an_upstream_of_the_configuration_is_out_until_it_has_passed() {
+    let health = Some(HealthCheck::new("/up".into()));
+    let route = StaticRoute { health, ..static_route("a.test", "/", RouteTls::default()) };
+    let table = table_of(&[], &[route], &Incumbents::default());
+    assert_eq!(lines(&table), ["a.test /: 127.0.0.1:3000 (unready)"]);
+    let check = table.probes.first().and_then(|target| target.check.as_ref());
+    assert_eq!(check.and_then(|check| check.host.as_deref()), Some("a.test"));
 }

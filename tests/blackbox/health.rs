@@ -10,12 +10,6 @@ const HOST: &str = "healthy.test";
 const QUICK: &str =
     "health = { path = \"/health\", interval = \"50ms\", rise = 2, fall = 2 }\ntls = \"off\"";
 
-async fn set(upstream: &Upstream, health: &str) {
-    let request =
-        format!("GET /health?set={health} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    exchange(upstream.address(), request).await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_fails_its_health_path_is_left_out_until_it_passes() {
     let stays = Upstream::start("stays").await.expect("upstream");
@@ -24,7 +18,7 @@ async fn one_that_fails_its_health_path_is_left_out_until_it_passes() {
     let baton = Baton::start(config).await;
     baton.wait_up(HOST, 2).await;
     let load = http_kinds(baton.http(HOST)).start();
-    set(&fails, "down").await;
+    fails.set_health(false);
     baton.wait_up(HOST, 1).await;
     assert!(baton.routes_json().to_string().contains("\"unready\""));
     let why = baton.command(&["why", HOST]);
@@ -35,7 +29,7 @@ async fn one_that_fails_its_health_path_is_left_out_until_it_passes() {
     let before = load.snapshot().answered_by("fails");
     more_requests(&load, 200).await;
     assert_eq!(load.snapshot().answered_by("fails"), before);
-    set(&fails, "up").await;
+    fails.set_health(true);
     baton.wait_up(HOST, 2).await;
     // The next program knows it, and nobody leaves the rotation for it.
     let upgrade = baton.command(&["upgrade"]);
@@ -51,11 +45,11 @@ async fn a_request_waits_for_the_first_that_passes() {
     let only = Upstream::start("only").await.expect("upstream");
     let baton = Baton::start(Config::new().route_with(HOST, &[only.address()], QUICK)).await;
     baton.wait_up(HOST, 1).await;
-    set(&only, "down").await;
+    only.set_health(false);
     baton.wait_up(HOST, 0).await;
     let waits = tokio::spawn(exchange(baton.http_address(), get(HOST)));
     crate::holds::held(&baton, 1).await;
-    set(&only, "up").await;
+    only.set_health(true);
     let answer = waits.await.expect("no panic");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }

@@ -5,6 +5,7 @@ mod acme_choices;
 mod acme_faults;
 mod acme_orders;
 mod acme_renewal;
+mod balancing;
 mod bodies;
 mod canary;
 mod client_auth;

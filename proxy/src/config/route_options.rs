@@ -7,17 +7,20 @@ use toml::de::DeValue;
 use super::reader::{Problem, Section};
 use super::value;
 use crate::protocol::options::Options;
+use crate::protocol::options::balance::RouteBalance;
 use crate::protocol::options::basic_auth::Credential;
 use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::fields::{Change, FieldChange, Side, check_name};
 use crate::protocol::options::forward_auth::ForwardAuth;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
-use crate::protocol::settings::Balance;
+use crate::protocol::options::sticky::Sticky;
 
 pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     let mut options = Options { compress: true, ..Options::default() };
-    options.balance = section.optional("balance", said(Balance::parse));
+    let balance = section.optional("balance", said(RouteBalance::parse));
+    balance.into_iter().for_each(|balance| options.set_balance(balance));
+    options.sticky = section.optional("sticky", said(Sticky::parse));
     section.read("compress", &mut options.compress, value::boolean);
     options.access.allow = networks(section, "allow");
     options.access.deny = networks(section, "deny").unwrap_or_default();

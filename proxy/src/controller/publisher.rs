@@ -23,13 +23,14 @@ use super::vacancies::Vacancies;
 use super::view;
 use crate::config::{Config, Proof, StaticRoute};
 use crate::protocol::pattern::HostPattern;
-use crate::protocol::snapshot::Snapshot;
+use crate::protocol::snapshot::{Snapshot, StickyKey};
 
 /// What stands still between two events, and what was published last.
 pub struct Publisher {
     certificates: Certificates,
     stock: watch::Receiver<Arc<Stock>>,
     ticket_keys: TicketKeys,
+    sticky_key: StickyKey,
     routes: Vec<StaticRoute>,
     /// `default_host`
     default_host: Option<HostPattern>,
@@ -62,7 +63,7 @@ impl Publisher {
     pub fn new(
         certificates: Certificates,
         stock: watch::Receiver<Arc<Stock>>,
-        ticket_keys: TicketKeys,
+        (ticket_keys, sticky_key): (TicketKeys, StickyKey),
         environment: Environment,
         snapshot: Snapshot,
     ) -> Self {
@@ -70,6 +71,7 @@ impl Publisher {
             certificates,
             stock,
             ticket_keys,
+            sticky_key,
             routes: Vec::new(),
             default_host: None,
             awaits_docker: false,
@@ -291,12 +293,15 @@ impl Publisher {
         let hosts = table.snapshot_hosts(served);
         let fallback = hosts.iter().find(|host| Some(&host.pattern) == self.default_host());
         let fallback = fallback.map(|host| Box::new(host.as_fallback()));
+        let mut routes = hosts.iter().flat_map(|host| &host.routes);
+        let is_sticky = routes.any(|route| route.options.sticky.is_some());
         self.snapshot.send_if_modified(|published| {
             let next = Snapshot {
                 version: published.version,
                 hosts,
                 certificates: assembled.certificates.clone(),
                 ticket_keys: self.ticket_keys.newest_first().to_vec(),
+                sticky_key: is_sticky.then(|| self.sticky_key.clone()),
                 challenges: stock.challenges.clone(),
                 fallback,
             };

@@ -28,6 +28,7 @@ use super::publisher::Publisher;
 use super::remembered::{Keeper, Remembered};
 use super::rendezvous::Rendezvous;
 use super::signals::Signals;
+use super::sticky_key;
 use super::store::{Store, StoreError};
 use super::ticket_keys::TicketKeys;
 use super::upgrade;
@@ -116,8 +117,8 @@ async fn control(
         None => (Snapshot::default(), TicketKeys::new(SystemTime::now())),
     };
     let stock = acme.stock();
-    let mut publisher =
-        Publisher::new(certificates, stock, ticket_keys, read_environment(), snapshot);
+    let keys = (ticket_keys, sticky_key::load(&config.state_dir));
+    let mut publisher = Publisher::new(certificates, stock, keys, read_environment(), snapshot);
     for problem in publisher.configure(config) {
         tracing::error!("{problem}");
     }

@@ -21,6 +21,8 @@ pub struct Snapshot {
     /// What TLS session tickets are sealed with, newest first: the first one seals, each one opens.
     /// Empty means no tickets.
     pub ticket_keys: Vec<TicketKey>,
+    /// What cookies of sticky routes are made with; `None` where there are none.
+    pub sticky_key: Option<StickyKey>,
     /// What a CA that looks is answered.
     pub challenges: Challenges,
     /// Answers for names that no host has, in place of a 503.
@@ -261,6 +263,20 @@ impl std::fmt::Debug for TicketKey {
     // The secret must never reach a log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TicketKey").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+/// A key that all workers share, over handoffs, upgrades and boots.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StickyKey {
+    #[serde(with = "base64_bytes")]
+    pub secret: [u8; 32],
+}
+
+impl std::fmt::Debug for StickyKey {
+    // The secret must never reach a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StickyKey").finish_non_exhaustive()
     }
 }
 

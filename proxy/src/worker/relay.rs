@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::http1::body::BodyError;
@@ -29,6 +29,8 @@ pub trait Downstream {
     fn finish(&mut self, trailers: Option<HeaderMap>);
     /// Ready when all that was taken is on its way.
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>>;
+    /// For the head of the response, where there is one to keep. Only routes with options have any.
+    fn keep_cookie(&mut self, _cookie: Option<HeaderValue>) {}
     /// Ready when the client has gone before its answer came.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }

@@ -212,10 +212,12 @@ async fn forward<D: Downstream>(
             return Forwarded::Nowhere(lack, page);
         };
         let member = &pool.members[index];
+        client.keep_cookie(pool.cookie(index, request));
         let asked = Asked { request, hsts, fresh };
         match attempt(local, member, asked, client, record).await {
             Attempt::Ended(outcome) => return Forwarded::Ended(outcome),
             Attempt::Answer(page) => {
+                client.keep_cookie(None);
                 let outcome = answer(local, client, request.head, &page, hsts, record).await;
                 return Forwarded::Ended(outcome);
             }
@@ -232,8 +234,7 @@ async fn forward<D: Downstream>(
 fn next(local: &Local, pool: &Pool, request: &Request<'_>, tried: &Tried) -> Option<usize> {
     let open = tried.count() < ATTEMPTS;
     let now = tokio::time::Instant::now();
-    let client = || request.client.origin(request.head);
-    open.then(|| pool.pick(local.settings.balance, tried, now, client)).flatten()
+    open.then(|| pool.pick(local.settings.balance, tried, now, request)).flatten()
 }
 
 /// How one attempt went.

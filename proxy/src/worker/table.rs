@@ -17,10 +17,12 @@ use super::route_options::RouteOptions;
 use super::stats::HostCounts;
 use super::tickets::TicketKeys;
 use super::tls::Certificates;
+use super::upstream::sticky::Sticky;
 use crate::protocol::default_root::DefaultRoot;
+use crate::protocol::options::Options;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
 use crate::protocol::settings::Balance;
-use crate::protocol::snapshot::{self, HttpsMethod, Intervention, Snapshot};
+use crate::protocol::snapshot::{self, HttpsMethod, Intervention, Snapshot, StickyKey};
 
 /// Index of a pool in [`Table::pools`].
 pub type PoolIndex = usize;
@@ -44,6 +46,27 @@ pub struct Plan {
     pub upstreams: Vec<snapshot::Upstream>,
     /// `None`: as all others.
     pub balance: Option<Balance>,
+    /// In place of that: by this field.
+    pub balance_header: Option<Arc<str>>,
+    pub sticky: Option<Arc<Sticky>>,
+}
+
+impl Plan {
+    fn compile(
+        upstreams: Vec<snapshot::Upstream>,
+        options: &mut Options,
+        place: (&HostPattern, &PathPattern),
+        key: Option<&StickyKey>,
+    ) -> Self {
+        let sticky = options.sticky.as_ref().zip(key);
+        Plan {
+            sticky: sticky
+                .map(|(sticky, key)| Arc::new(Sticky::compile(sticky, key, place, &upstreams))),
+            balance: options.balance.take(),
+            balance_header: options.balance_header.take().map(Arc::from),
+            upstreams,
+        }
+    }
 }
 
 /// nginx's precedence: exact, longest leading wildcard, longest trailing wildcard, first regular
@@ -120,7 +143,7 @@ impl Table {
     /// Compiles a snapshot. The controller has checked it, so problems mean a bug or a controller
     /// of another version.
     pub fn compile(snapshot: Snapshot, book: &mut HostBook) -> (Self, Vec<Problem>) {
-        let mut compiler = Compiler::new(book);
+        let mut compiler = Compiler::new(book, snapshot.sticky_key);
         let mut hosts = Hosts::default();
         let mut sorted = snapshot.hosts;
         sorted.sort_by(|a, b| a.pattern.cmp(&b.pattern));
@@ -147,14 +170,16 @@ impl Table {
 /// What hosts are compiled into, beside themselves.
 struct Compiler<'a> {
     book: &'a mut HostBook,
+    sticky_key: Option<StickyKey>,
     pools: Vec<Plan>,
     asked: Vec<snapshot::Upstream>,
     problems: Vec<Problem>,
 }
 
 impl<'a> Compiler<'a> {
-    fn new(book: &'a mut HostBook) -> Self {
-        Compiler { book, pools: Vec::new(), asked: Vec::new(), problems: Vec::new() }
+    fn new(book: &'a mut HostBook, sticky_key: Option<StickyKey>) -> Self {
+        let (pools, asked, problems) = (Vec::new(), Vec::new(), Vec::new());
+        Compiler { book, sticky_key, pools, asked, problems }
     }
 
     fn host(&mut self, host: snapshot::Host) -> Host {
@@ -172,13 +197,7 @@ impl<'a> Compiler<'a> {
             intervention: host.intervention,
             default_root: host.default_root,
             counts: self.book.of(&host.pattern),
-            paths: Paths::compile(
-                &host.pattern,
-                host.routes,
-                &mut self.pools,
-                &mut self.asked,
-                problems,
-            ),
+            paths: Paths::compile(&host.pattern, host.routes, self),
         }
     }
 }
@@ -251,16 +270,16 @@ impl Paths {
     fn compile(
         host: &HostPattern,
         mut routes: Vec<snapshot::Route>,
-        pools: &mut Vec<Plan>,
-        asked: &mut Vec<snapshot::Upstream>,
-        problems: &mut Vec<Problem>,
+        compiler: &mut Compiler<'_>,
     ) -> Self {
+        let Compiler { sticky_key, pools, asked, problems, .. } = compiler;
         let mut paths = Paths::default();
         routes.sort_by(|a, b| a.path.cmp(&b.path));
         for mut route in routes {
             let pool = pools.len();
-            let balance = route.options.balance.take();
-            pools.push(Plan { upstreams: route.upstreams, balance });
+            let place = (host, &route.path);
+            let key = sticky_key.as_ref();
+            pools.push(Plan::compile(route.upstreams, &mut route.options, place, key));
             let options = RouteOptions::compile(route.options, host, &route.path, asked);
             let waiting = Waiting::default();
             let entry = Route { pool, hold: route.hold, waiting, replace: None, options };

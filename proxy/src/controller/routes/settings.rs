@@ -151,7 +151,7 @@ impl Key {
 }
 
 /// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 3] = ["sticky", "priority", "drain"];
+const LATER_LABELS: [&str; 2] = ["priority", "drain"];
 /// A key that is further away than this from what was written is no help.
 const NEAR: usize = 3;
 
@@ -440,7 +440,8 @@ mod tests {
             ("teapot", Some("is not known")),
             ("x.y.z", Some("is not known")),
             (".host", Some("is not known; the nearest is `baton.host`")),
-            ("sticky", Some("is not supported yet")),
+            ("sticky", None),
+            ("drain", Some("is not supported yet")),
             ("timeout.response_head", None),
             (
                 "timeout.response_haed",

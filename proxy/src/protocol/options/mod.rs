@@ -1,22 +1,26 @@
 //! What a route does beside forwarding, and how people write it. Each is off unless somebody sets it.
 
 pub mod access;
+pub mod balance;
 pub mod basic_auth;
 pub mod body_size;
 pub mod fields;
 pub mod forward_auth;
 pub mod rate_limit;
 pub mod redirect;
+pub mod sticky;
 pub mod timeouts;
 
 use serde::{Deserialize, Serialize};
 
 use access::Access;
+use balance::RouteBalance;
 use basic_auth::Credential;
 use fields::FieldChange;
 use forward_auth::ForwardAuth;
 use rate_limit::RateLimit;
 use redirect::Redirects;
+use sticky::Sticky;
 use timeouts::RouteTimeouts;
 
 use super::settings::Balance;
@@ -26,6 +30,10 @@ use super::settings::Balance;
 pub struct Options {
     /// How its upstreams take turns; `None`: as all others.
     pub balance: Option<Balance>,
+    /// In place of that: the same upstream for the same value of this field, in lower case.
+    pub balance_header: Option<String>,
+    /// Clients come back to the upstream that they began with.
+    pub sticky: Option<Sticky>,
     pub access: Access,
     /// Who may come with a password; `None`: nobody is asked. An empty list lets nobody in.
     pub basic_auth: Option<Vec<Credential>>,
@@ -53,11 +61,19 @@ impl Options {
         *self == Options::default()
     }
 
+    pub fn set_balance(&mut self, balance: RouteBalance) {
+        (self.balance, self.balance_header) = match balance {
+            RouteBalance::Usual(balance) => (Some(balance), None),
+            RouteBalance::Header(name) => (None, Some(name)),
+        };
+    }
+
     /// What is set, by the names of the labels, and no values: some are secrets.
     pub fn names(&self) -> Vec<String> {
         let redirects = &self.redirects;
         let named = [
-            ("balance", self.balance.is_some()),
+            ("balance", self.balance.is_some() || self.balance_header.is_some()),
+            ("sticky", self.sticky.is_some()),
             ("allow", self.access.allow.is_some()),
             ("deny", !self.access.deny.is_empty()),
             ("auth.basic", self.basic_auth.is_some()),

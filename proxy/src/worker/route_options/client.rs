@@ -1,14 +1,17 @@
 //! The client's side of a request to a route with options: what passes it is as the route says, and
 //! those without options never come here.
 
+use std::borrow::Cow;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::header::SET_COOKIE;
+use http::{HeaderMap, HeaderValue};
 
 use super::RouteOptions;
 use super::encoder::Encoder;
 use super::encoding::{Encoding, encoded, is_compressible};
+use super::fields::FieldChanges;
 use crate::worker::local::Local;
 use crate::worker::message::{Part, RequestHead, ResponseHead};
 use crate::worker::relay::{ClientError, Downstream};
@@ -22,6 +25,8 @@ pub struct OptionClient<'a, D> {
     body_bytes: u64,
     /// While the body of the response is compressed.
     encoder: Option<Encoder<'a>>,
+    /// For the response.
+    cookie: Option<HeaderValue>,
 }
 
 impl<'a, D: Downstream> OptionClient<'a, D> {
@@ -31,7 +36,7 @@ impl<'a, D: Downstream> OptionClient<'a, D> {
         local: &'a Local,
         request: &'a RequestHead,
     ) -> Self {
-        OptionClient { client, options, local, request, body_bytes: 0, encoder: None }
+        OptionClient { client, options, local, request, body_bytes: 0, encoder: None, cookie: None }
     }
 
     /// The head of what is compressed from now on, or could have been.
@@ -72,7 +77,11 @@ impl<D: Downstream> Downstream for OptionClient<'_, D> {
     }
 
     fn send_head(&mut self, head: &ResponseHead, end: bool) -> Result<(), ClientError> {
-        let head = self.options.response_head(head);
+        let mut head = self.options.response_head(head);
+        if let Some(cookie) = self.cookie.take() {
+            let fields = FieldChanges::adding(SET_COOKIE, cookie).apply(&head.fields);
+            head = Cow::Owned(ResponseHead { fields, ..head.into_owned() });
+        }
         // A response to HEAD has none of its body.
         let compressed = if end { None } else { self.compress(&head) };
         self.client.send_head(compressed.as_ref().unwrap_or(&head), end)
@@ -108,6 +117,10 @@ impl<D: Downstream> Downstream for OptionClient<'_, D> {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         self.flush()?;
         self.client.poll_flush(cx)
+    }
+
+    fn keep_cookie(&mut self, cookie: Option<HeaderValue>) {
+        self.cookie = cookie;
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -32,6 +32,12 @@ impl FieldChanges {
         (!(compiled.gone.is_empty() && compiled.new.is_empty())).then_some(compiled)
     }
 
+    /// One field more.
+    pub fn adding(name: HeaderName, value: HeaderValue) -> Self {
+        let spelled = name.as_str().as_bytes().into();
+        FieldChanges { gone: Vec::new(), new: vec![(name, spelled, value)] }
+    }
+
     /// Values of these fields as they are there; a request has them from nowhere else.
     pub fn copied(names: &[String], from: &Fields) -> Option<Self> {
         let mut copied = FieldChanges { gone: Vec::new(), new: Vec::new() };

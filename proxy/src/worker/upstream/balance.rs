@@ -1,10 +1,12 @@
-//! Whose turn it is: smooth weighted round robin (nginx's), or the least loaded.
+//! Whose turn it is: smooth weighted round robin (nginx's), the least loaded, or whom a client or its
+//! cookie belongs to.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
 
+use http::HeaderValue;
 use tokio::time::Instant;
 
+use super::exchange::Request;
 use super::{Member, Pool};
 use crate::protocol::settings::Balance;
 
@@ -25,28 +27,47 @@ impl Tried {
 impl Pool {
     /// The member for the next attempt of a request: one that is not left out where there is one,
     /// else the one that comes back soonest. `None` when all were tried. `usual` is how pools take turns
-    /// that say nothing else; `client` is asked for where it matters.
+    /// that say nothing else.
     pub fn pick(
         &self,
         usual: Balance,
         tried: &Tried,
         now: Instant,
-        client: impl FnOnce() -> IpAddr,
+        request: &Request<'_>,
     ) -> Option<usize> {
         let open = |index: &usize| !tried.0.contains(index);
         let healthy: Vec<usize> = (0..self.members.len())
             .filter(open)
             .filter(|&index| !self.members[index].upstream.is_ejected(now))
             .collect();
+        let mine = self.sticky.as_ref().and_then(|sticky| sticky.named(&request.head.fields));
+        if let Some(mine) = mine.filter(|mine| healthy.contains(mine)) {
+            return Some(mine);
+        }
+        let client = || request.client.origin(request.head);
         match (healthy.as_slice(), self.balance.unwrap_or(usual)) {
             ([], _) => (0..self.members.len())
                 .filter(open)
                 .min_by_key(|&index| self.members[index].upstream.ejected_until()),
             ([only], _) => Some(*only),
+            (several, _) if self.balance_header.is_some() => {
+                let field = self.balance_header.as_ref().and_then(|n| request.head.fields.get(n));
+                field.map_or_else(|| self.owner(several, client()), |f| self.owner(several, f))
+            }
             (several, Balance::RoundRobin) => self.next_turn(several),
             (several, Balance::LeastLoaded) => self.least_loaded(several),
-            (several, Balance::ClientAddress) => self.for_client(several, client()),
+            (several, Balance::ClientAddress) => self.owner(several, client()),
         }
+    }
+
+    /// What a client is to keep, so that it comes back to this member; `None` where it has it, or shall
+    /// not come back.
+    pub fn cookie(&self, index: usize, request: &Request<'_>) -> Option<HeaderValue> {
+        let sticky = self.sticky.as_ref()?;
+        if sticky.named(&request.head.fields) == Some(index) {
+            return None;
+        }
+        sticky.cookie(index, request.client.scheme(request.head) == b"https")
     }
 
     /// Each candidate gains its weight, the one in front pays the sum: turns are spread evenly.
@@ -63,13 +84,13 @@ impl Pool {
     }
 
     /// Rendezvous hashing (Thaler and Ravishankar 1998), weighted: each candidate draws a number for this
-    /// client, and the highest one wins. Who goes or comes moves its own clients alone. The same in every
+    /// key, and the highest one wins. Who goes or comes moves its own keys alone. The same in every
     /// process of one build: nothing of it is random.
-    fn for_client(&self, candidates: &[usize], client: IpAddr) -> Option<usize> {
+    fn owner(&self, candidates: &[usize], key: impl Hash) -> Option<usize> {
         let score = |&index: &usize| {
             let member = &self.members[index];
             let mut hasher = DefaultHasher::new();
-            (client, member.upstream.address).hash(&mut hasher);
+            (&key, member.upstream.address).hash(&mut hasher);
             // From 0 to 1, neither included.
             let drawn = (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64 + f64::EPSILON / 4.0;
             -f64::from(member.weight) / drawn.ln()
@@ -95,13 +116,26 @@ impl Pool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use http::{HeaderName, Method};
+
     use super::*;
-    use crate::protocol::snapshot::{self, Host, Route, Snapshot};
+    use crate::protocol::options::Options;
+    use crate::protocol::options::sticky::Sticky;
+    use crate::protocol::settings::Timeouts;
+    use crate::protocol::snapshot::{self, Host, Route, Snapshot, StickyKey};
+    use crate::worker::fields::Client;
     use crate::worker::host_book::HostBook;
+    use crate::worker::message::{Fields, RequestHead};
     use crate::worker::table::Table;
     use crate::worker::upstream::Pools;
 
     fn pools(weights: &[u32]) -> Pools {
+        pools_with(weights, Options::default())
+    }
+
+    fn pools_with(weights: &[u32], options: Options) -> Pools {
         let upstreams = weights
             .iter()
             .enumerate()
@@ -113,17 +147,49 @@ mod tests {
             })
             .collect();
         let path = crate::protocol::pattern::PathPattern::Prefix("/".into());
-        let options = Default::default();
         let route = Route { path, replace_prefix: None, options, upstreams, hold: false };
         let host = Host::new("a", vec![route]);
-        let snapshot = Snapshot { version: 1, hosts: vec![host], ..Snapshot::default() };
+        let sticky_key = Some(StickyKey { secret: [1; 32] });
+        let snapshot = Snapshot { sticky_key, hosts: vec![host], ..Snapshot::default() };
         Pools::new(&Table::compile(snapshot, &mut HostBook::new(1)).0, None)
     }
 
+    /// Of a client that is known by its address, or by this field.
+    fn pick_for(
+        pool: &Pool,
+        balance: Balance,
+        tried: &Tried,
+        now: Instant,
+        (address, field): (u32, Option<(&'static str, &str)>),
+    ) -> Option<usize> {
+        let mut head = RequestHead::new(Method::GET, "/");
+        let field = field.map(|(name, value)| (name, HeaderValue::from_str(value)));
+        let fields =
+            field.map(|(name, value)| (HeaderName::from_static(name), value.expect("one")));
+        head.fields = Fields::Map(fields.into_iter().collect());
+        let client = Client {
+            address: Ipv4Addr::from(address).into(),
+            local_port: 80,
+            tls: false,
+            trusted_proxies: &[],
+        };
+        let request = Request {
+            head: &head,
+            client: &client,
+            target: b"/",
+            authority: b"a",
+            more: &[],
+            timeouts: &Timeouts::default(),
+        };
+        pool.pick(balance, tried, now, &request)
+    }
+
+    fn pick(pool: &Pool, balance: Balance, tried: &Tried, now: Instant) -> Option<usize> {
+        pick_for(pool, balance, tried, now, (0, None))
+    }
+
     fn turns(pool: &Pool, count: usize, balance: Balance) -> Vec<usize> {
-        let nobody = || unreachable!("nobody asks for the client");
-        let pick =
-            || pool.pick(balance, &Tried::default(), Instant::now(), nobody).expect("a member");
+        let pick = || pick(pool, balance, &Tried::default(), Instant::now()).expect("a member");
         (0..count).map(|_| pick()).collect()
     }
 
@@ -150,25 +216,69 @@ mod tests {
 
     #[test]
     fn a_client_keeps_its_upstream_and_weights_count() {
-        let chosen = |pools: &Pools, number: u32, tried: &Tried| {
-            let client = || std::net::Ipv4Addr::from(number).into();
-            let pool = pools.pool(0);
-            pool.pick(Balance::ClientAddress, tried, Instant::now(), client).expect("a member")
+        let by_header = Options { balance_header: Some("x-user".to_owned()), ..Options::default() };
+        let usual = Options::default();
+        for (options, balance) in
+            [(usual, Balance::ClientAddress), (by_header, Balance::RoundRobin)]
+        {
+            let pools = pools_with(&[1, 1, 2], options.clone());
+            let chosen = |number: u32, tried: &Tried| {
+                let name = number.to_string();
+                let who = match &options.balance_header {
+                    Some(_) => (0, Some(("x-user", name.as_str()))),
+                    None => (number, None),
+                };
+                let pool = pools.pool(0);
+                pick_for(pool, balance, tried, Instant::now(), who).expect("a member")
+            };
+            let mut counts = [0; 3];
+            for number in 0..4000 {
+                let first = chosen(number, &Tried::default());
+                assert_eq!(chosen(number, &Tried::default()), first);
+                counts[first] += 1;
+                // Of one that goes, the clients move, and no others.
+                let mut without = Tried::default();
+                without.add(1);
+                assert_eq!(chosen(number, &without) != first, first == 1, "{number}");
+            }
+            for (count, want) in counts.into_iter().zip([1000, 1000, 2000]) {
+                assert!((want - 150..want + 150).contains(&count), "{counts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_the_field_the_address_decides() {
+        let options = Options { balance_header: Some("x-user".to_owned()), ..Options::default() };
+        let pools = pools_with(&[1, 1, 1], options);
+        let chosen = |number: u32| {
+            let (tried, now) = (Tried::default(), Instant::now());
+            pick_for(pools.pool(0), Balance::RoundRobin, &tried, now, (number, None))
         };
-        let pools = pools(&[1, 1, 2]);
-        let mut counts = [0; 3];
-        for number in 0..4000 {
-            let first = chosen(&pools, number, &Tried::default());
-            assert_eq!(chosen(&pools, number, &Tried::default()), first);
-            counts[first] += 1;
-            // Of one that goes, the clients move, and no others.
-            let mut without = Tried::default();
-            without.add(1);
-            assert_eq!(chosen(&pools, number, &without) != first, first == 1, "{number}");
+        let all: std::collections::BTreeSet<_> = (0..50).map(chosen).collect();
+        assert_eq!((all.len(), chosen(7)), (3, chosen(7)));
+    }
+
+    #[test]
+    fn a_cookie_stands_before_turns_and_not_before_health() {
+        let sticky = Some(Sticky { cookie: "srv".to_owned() });
+        let pools = pools_with(&[1, 1, 1], Options { sticky, ..Options::default() });
+        let (pool, now) = (pools.pool(0), Instant::now());
+        let cookie = pool.sticky.as_ref().and_then(|sticky| sticky.cookie(1, false));
+        let cookie = cookie.expect("a cookie");
+        let (cookie, _) = cookie.to_str().expect("text").split_once(';').expect("attributes");
+        let pick = |tried: &Tried| {
+            let who = (0, Some(("cookie", cookie)));
+            pick_for(pool, Balance::RoundRobin, tried, now, who)
+        };
+        for _ in 0..4 {
+            assert_eq!(pick(&Tried::default()), Some(1));
         }
-        for (count, want) in counts.into_iter().zip([1000, 1000, 2000]) {
-            assert!((want - 150..want + 150).contains(&count), "{counts:?}");
-        }
+        let mut tried = Tried::default();
+        tried.add(1);
+        assert_ne!(pick(&tried), Some(1));
+        pool.members[1].upstream.failed(now, true);
+        assert_ne!(pick(&Tried::default()), Some(1));
     }
 
     #[test]
@@ -178,8 +288,7 @@ mod tests {
         let mut tried = Tried::default();
         tried.add(0);
         pool.members[1].upstream.failed(now, true);
-        let nobody = || unreachable!("nobody asks for the client");
-        let pick = |tried: &Tried| pool.pick(Balance::RoundRobin, tried, now, nobody);
+        let pick = |tried: &Tried| pick(pool, Balance::RoundRobin, tried, now);
         assert_eq!(pick(&tried), Some(2));
         tried.add(2);
         assert_eq!(pick(&tried), Some(1), "an ejected one is better than none");

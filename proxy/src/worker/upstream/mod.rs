@@ -7,10 +7,12 @@ pub mod exchange;
 pub mod http1;
 pub mod http2;
 pub mod idle;
+pub mod sticky;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -19,6 +21,7 @@ use super::table::Table;
 use crate::protocol::settings::Balance;
 use crate::protocol::snapshot;
 use idle::Idle;
+use sticky::Sticky;
 
 /// Failures in a row after which an upstream is left out.
 const FAILURES_TO_EJECT: u32 = 3;
@@ -44,6 +47,9 @@ pub struct Pool {
     pub members: Vec<Member>,
     /// `None`: as all others.
     balance: Option<Balance>,
+    /// In place of that: by this field.
+    balance_header: Option<Arc<str>>,
+    sticky: Option<Arc<Sticky>>,
 }
 
 /// An upstream in a pool.
@@ -98,6 +104,8 @@ impl Pools {
             .map(|plan| Pool {
                 members: plan.upstreams.iter().map(&mut member).collect(),
                 balance: plan.balance,
+                balance_header: plan.balance_header.clone(),
+                sticky: plan.sticky.clone(),
             })
             .collect();
         let asked = table.asked.iter().map(&mut member).collect();

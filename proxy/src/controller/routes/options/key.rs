@@ -9,6 +9,7 @@ pub(in crate::controller::routes) enum Key {
     /// With the name of the field in lower case.
     Field(Side, FieldAct, String),
     Balance,
+    Sticky,
     Allow,
     Deny,
     AuthBasic,
@@ -40,8 +41,9 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 16] = [
+const PLAIN: [(&str, Key); 17] = [
     ("balance", Key::Balance),
+    ("sticky", Key::Sticky),
     ("allow", Key::Allow),
     ("deny", Key::Deny),
     ("auth.basic", Key::AuthBasic),
@@ -67,8 +69,9 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
 pub(in crate::controller::routes) const FOREIGN: [(&str, Key); 1] = [("loadbalance", Key::Balance)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 22] = [
+pub(in crate::controller::routes) const LABELS: [&str; 23] = [
     "balance",
+    "sticky",
     "allow",
     "deny",
     "auth.basic",

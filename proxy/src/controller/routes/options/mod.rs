@@ -16,13 +16,14 @@ use super::settings::{Router, Written};
 use super::value;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::{self, Networks};
+use crate::protocol::options::balance::RouteBalance;
 use crate::protocol::options::basic_auth::{Credential, Credentials, label_credentials};
 use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
 use crate::protocol::options::forward_auth::{self, ForwardAuth};
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
-use crate::protocol::settings::Balance;
+use crate::protocol::options::sticky::Sticky;
 
 /// In place of a value that may be a secret.
 const HIDDEN: &str = "(hidden)";
@@ -36,7 +37,8 @@ pub(super) struct Said(BTreeMap<Key, Opinion<Setting>>);
 enum Setting {
     /// Said to be off, which is a word like any other.
     Off,
-    Balance(Balance),
+    Balance(RouteBalance),
+    Sticky(Sticky),
     Field(FieldChange),
     Allow(Vec<IpNet>),
     Deny(Vec<IpNet>),
@@ -109,7 +111,8 @@ impl Said {
             let is_request = matches!(key, Key::Field(Side::Request, ..));
             match value.clone() {
                 Setting::Off => {}
-                Setting::Balance(balance) => options.balance = Some(balance),
+                Setting::Balance(balance) => options.set_balance(balance),
+                Setting::Sticky(sticky) => options.sticky = Some(sticky),
                 Setting::Field(change) if is_request => options.request_fields.push(change),
                 Setting::Field(change) => options.response_fields.push(change),
                 Setting::Allow(networks) => options.access.allow = Some(networks),
@@ -153,7 +156,8 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             let name = &written.name[written.name.len() - name.len()..];
             field(*side, *act, name, text).map(whole)
         }
-        Key::Balance => Balance::parse(text).map(Setting::Balance).map(whole),
+        Key::Balance => RouteBalance::parse(text).map(Setting::Balance).map(whole),
+        Key::Sticky => Sticky::parse(text).map(Setting::Sticky).map(whole),
         Key::Allow if !written.is_label => network_access(text).map(whole),
         Key::Allow => Ok(allow(text)),
         Key::Deny => {

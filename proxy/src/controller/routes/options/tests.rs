@@ -10,6 +10,7 @@ use crate::protocol::options::access::Access;
 use crate::protocol::options::rate_limit::{Period, RateLimit};
 use crate::protocol::options::redirect::Redirects;
 use crate::protocol::options::timeouts::RouteTimeouts;
+use crate::protocol::settings::Balance;
 
 fn container(name: &str, created: i64, settings: &[(&str, &str)]) -> Container {
     let is_label = |name: &str| name.contains('.');
@@ -293,4 +294,26 @@ fn of_two_containers_the_older_ones_word_stands_and_no_value_is_shown() {
         ["new: baton.headers.set.X=(hidden) disagrees with old, which is older, on a.test/: \
           `(hidden)` stands"]
     );
+}
+
+#[test]
+fn turns() {
+    let usual = Options::default;
+    let balance = |balance| Options { balance: Some(balance), ..usual() };
+    let header = |name: &str| Options { balance_header: Some(name.to_owned()), ..usual() };
+    let sticky =
+        |name: &str| Options { sticky: Some(Sticky { cookie: name.to_owned() }), ..usual() };
+    let nginx = "com.github.nginx-proxy.nginx-proxy.loadbalance";
+    for (setting, want, problem) in [
+        (("baton.balance", "least-loaded"), balance(Balance::LeastLoaded), None),
+        (("baton.balance", "header X-User"), header("x-user"), None),
+        ((nginx, "hash $http_x_user;"), header("x-user"), None),
+        (("baton.balance", "fair"), usual(), Some("baton.balance=fair is not one of")),
+        (("baton.sticky", "cookie"), sticky("baton_sticky"), None),
+        (("baton.sticky", "cookie srv"), sticky("srv"), None),
+        (("baton.sticky", "off"), usual(), None),
+        (("baton.sticky", "ip"), usual(), Some("baton.sticky=ip is neither `cookie` nor")),
+    ] {
+        says(&[setting], &want, &Vec::from_iter(problem));
+    }
 }

@@ -1,0 +1,76 @@
+//! Whose turn it is: by a cookie, and by a header field.
+
+use std::collections::BTreeMap;
+
+use baton_load::Upstream;
+use baton_tests::{Answer, Baton, Config};
+
+const HOST: &str = "pool.test";
+
+type Pool = BTreeMap<String, Upstream>;
+
+async fn three() -> Pool {
+    let start =
+        async |name: &str| (name.to_owned(), Upstream::start(name).await.expect("upstream"));
+    [start("a").await, start("b").await, start("c").await].into()
+}
+
+async fn in_front_of(pool: &Pool, more: &str) -> Baton {
+    let addresses: Vec<_> = pool.values().map(Upstream::address).collect();
+    Baton::start(Config::new().route_with(HOST, &addresses, more)).await
+}
+
+async fn ask(baton: &Baton, version: &str, field: &str) -> Answer {
+    let url = format!("https://{HOST}/");
+    baton.curl(&url).args(["--insecure", version, "--header", field]).run().await
+}
+
+fn by(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.field("x-upstream").expect("an upstream answers").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cookie_brings_a_client_back_over_an_upgrade() {
+    let mut pool = three().await;
+    let baton = in_front_of(&pool, "sticky = \"cookie srv\"").await;
+    let first = ask(&baton, "--http2", "X-A: 1").await;
+    let told = first.field("set-cookie").expect("a cookie").to_owned();
+    let (cookie, attributes) = told.split_once(';').expect("attributes");
+    assert_eq!(attributes, " Path=/; HttpOnly; SameSite=Lax; Secure");
+    let mine = by(&first);
+    let cookie = format!("Cookie: other=1; {cookie}");
+    let comes_back = async |baton: &Baton| {
+        for version in ["--http1.1", "--http2", "--http1.1", "--http2"] {
+            let answer = ask(baton, version, &cookie).await;
+            assert_eq!((by(&answer), answer.field("set-cookie")), (mine.clone(), None));
+        }
+    };
+    comes_back(&baton).await;
+    let upgrade = baton.command(&["upgrade"]);
+    assert!(upgrade.status.success(), "{}", String::from_utf8_lossy(&upgrade.stderr));
+    comes_back(&baton).await;
+
+    // Forged, it is as if there was none.
+    let forged = ask(&baton, "--http1.1", "Cookie: srv=AAAAAAAAAAAAAAAAAAAA").await;
+    assert!(forged.field("set-cookie").is_some_and(|set| set.starts_with("srv=")), "{forged:?}");
+    // Theirs is gone: another one, and a cookie for that.
+    pool.remove(&mine).expect("one of them").stop().await;
+    let moved = ask(&baton, "--http2", &cookie).await;
+    assert_ne!(by(&moved), mine);
+    assert!(moved.field("set-cookie").is_some_and(|set| set.starts_with("srv=")), "{moved:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_brings_its_user_to_the_same_upstream() {
+    let pool = three().await;
+    let baton = in_front_of(&pool, "balance = \"header X-User\"").await;
+    let mut owners: BTreeMap<String, usize> = BTreeMap::new();
+    for user in 0..12 {
+        let field = format!("X-User: {user}");
+        let owner = by(&ask(&baton, "--http1.1", &field).await);
+        assert_eq!(by(&ask(&baton, "--http2", &field).await), owner, "{user}");
+        *owners.entry(owner).or_default() += 1;
+    }
+    assert!(owners.len() > 1, "{owners:?}");
+}

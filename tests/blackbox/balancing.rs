@@ -1,9 +1,11 @@
-//! Whose turn it is: by a cookie, and by a header field.
+//! Whose turn it is: by a cookie, by a header field, and by how much one may have at once.
 
 use std::collections::BTreeMap;
 
 use baton_load::Upstream;
-use baton_tests::{Answer, Baton, Config};
+use baton_tests::{Answer, Baton, Config, until};
+
+use crate::stage::LIMIT;
 
 const HOST: &str = "pool.test";
 
@@ -73,4 +75,27 @@ async fn a_field_brings_its_user_to_the_same_upstream() {
         *owners.entry(owner).or_default() += 1;
     }
     assert!(owners.len() > 1, "{owners:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_has_no_more_requests_at_once_than_it_may() {
+    let only = Upstream::start("only").await.expect("upstream");
+    let caps = "max_requests = 1\nqueue = 1\nqueue_wait = \"20s\"";
+    let baton = Baton::start(Config::new().route_with(HOST, &[only.address()], caps)).await;
+    let slow = || {
+        let url = format!("https://{HOST}/slow?ms=700");
+        let request = baton.curl(&url).args(["--insecure"]);
+        tokio::spawn(async move { request.run().await })
+    };
+    let first = slow();
+    until("the first request", LIMIT, async || (only.requests() == 1).then_some(())).await;
+    // One of these two waits for the first, the other finds the queue full.
+    let (second, third) = (slow(), slow());
+    let answers = [first, second, third].map(async |answer| answer.await.expect("no panic"));
+    let [first, second, third] = answers;
+    let (first, mut others) = (first.await, [second.await, third.await]);
+    others.sort_by_key(|answer| answer.status);
+    assert_eq!((first.status, others[0].status, others[1].status), (200, 200, 503), "{others:?}");
+    assert_eq!(others[1].field("retry-after"), Some("5"));
+    assert_eq!(only.requests(), 2);
 }

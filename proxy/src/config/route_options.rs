@@ -26,6 +26,9 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     options.access.deny = networks(section, "deny").unwrap_or_default();
     options.rate_limit = section.optional("rate_limit", said(RateLimit::parse));
     section.read("max_body", &mut options.max_body, max_body);
+    options.max_requests = section.optional("max_requests", value::number(1..=1_000_000));
+    options.queue = section.optional("queue", value::number(0..=1_000_000));
+    options.queue_wait = section.optional("queue_wait", value::duration);
     section.table("timeout", |section| {
         let timeouts = &mut options.timeouts;
         timeouts.body_idle = section.optional("body_idle", value::duration);

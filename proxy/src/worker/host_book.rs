@@ -1,10 +1,11 @@
-//! The counters of every host, kept from one table to the next: a table resolves them once, when it is
-//! compiled, and a request finds them with its host.
+//! What is kept from one table to the next: the counters of every host and the gates of upstreams. A
+//! table resolves them once, when it is compiled, and a request finds them there.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::stats::HostCounts;
+use super::upstream::gate::Gates;
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::stats::HostStats;
 
@@ -15,6 +16,7 @@ pub type PerThread = Arc<[HostCounts]>;
 pub struct HostBook {
     threads: usize,
     hosts: BTreeMap<HostPattern, Page>,
+    pub gates: Gates,
 }
 
 #[derive(Debug)]
@@ -26,7 +28,7 @@ struct Page {
 
 impl HostBook {
     pub fn new(threads: usize) -> Self {
-        HostBook { threads, hosts: BTreeMap::new() }
+        HostBook { threads, hosts: BTreeMap::new(), gates: Gates::default() }
     }
 
     pub fn of(&mut self, host: &HostPattern) -> PerThread {

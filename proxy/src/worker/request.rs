@@ -19,6 +19,7 @@ use super::route_options::{Admission, OptionClient, Refusal, RouteOptions};
 use super::tunnel::{End, Inside};
 use super::upstream::balance::Tried;
 use super::upstream::exchange::{Exchange, Request, UpstreamError};
+use super::upstream::gate::{Gate, Pass, Queue};
 use super::upstream::{Member, Pool, Pools};
 
 /// Most upstreams that one request is tried on.
@@ -42,6 +43,17 @@ pub struct Switch {
     /// The upstream's 101.
     pub head: ResponseHead,
     pub inside: Inside,
+    /// A tunnel is a request in progress, where these are counted.
+    pub pass: Option<Pass>,
+}
+
+impl Outcome {
+    fn holding(mut self, pass: Option<Pass>) -> Self {
+        if let Outcome::Switched(switch) = &mut self {
+            switch.pass = pass;
+        }
+        self
+    }
 }
 
 /// Serves one request. Everything that goes wrong ends in an answer or in a cut response, and in
@@ -206,16 +218,30 @@ async fn forward<D: Downstream>(
     let mut page = Page::NOBODY_UP;
     // Set when the same upstream is asked once more, over a new connection.
     let mut same = None;
+    let mut pass = None;
     loop {
         let fresh = same.is_some();
         let Some(index) = same.take().or_else(|| next(local, pool, request, &tried)) else {
             return Forwarded::Nowhere(lack, page);
         };
         let member = &pool.members[index];
+        if let (Some(gate), Some(queue), false) = (&member.gate, pool.queue, fresh) {
+            // That of the member before goes first. Only routes with a cap pay for the box.
+            drop(pass.take());
+            match Box::pin(enter(gate, queue, client)).await {
+                Entered::Pass(entered) => pass = Some(entered),
+                Entered::Full => {
+                    let page = Page::BUSY;
+                    let outcome = answer(local, client, request.head, &page, hsts, record).await;
+                    return Forwarded::Ended(outcome);
+                }
+                Entered::Gone => return Forwarded::Ended(Outcome::Broken),
+            }
+        }
         client.keep_cookie(pool.cookie(index, request));
         let asked = Asked { request, hsts, fresh };
         match attempt(local, member, asked, client, record).await {
-            Attempt::Ended(outcome) => return Forwarded::Ended(outcome),
+            Attempt::Ended(outcome) => return Forwarded::Ended(outcome.holding(pass)),
             Attempt::Answer(page) => {
                 client.keep_cookie(None);
                 let outcome = answer(local, client, request.head, &page, hsts, record).await;
@@ -228,6 +254,22 @@ async fn forward<D: Downstream>(
             }
         }
         local.stats.retries.add(1);
+    }
+}
+
+/// How a wait before a gate ended.
+enum Entered {
+    Pass(Pass),
+    Full,
+    /// The client has given up.
+    Gone,
+}
+
+async fn enter<D: Downstream>(gate: &Gate, queue: Queue, client: &mut D) -> Entered {
+    tokio::select! {
+        biased;
+        entered = gate.enter(queue) => entered.map_or(Entered::Full, Entered::Pass),
+        () = std::future::poll_fn(|cx| client.poll_gone(cx)) => Entered::Gone,
     }
 }
 
@@ -295,7 +337,12 @@ async fn attempt<D: Downstream>(
             match exchange.into_tunnel() {
                 Some(upstream) => {
                     let inside = Inside::of(request.head.upgrade.as_ref());
-                    Attempt::Ended(Outcome::Switched(Box::new(Switch { upstream, head, inside })))
+                    Attempt::Ended(Outcome::Switched(Box::new(Switch {
+                        upstream,
+                        head,
+                        inside,
+                        pass: None,
+                    })))
                 }
                 None => Attempt::Answer(Page::BAD_GATEWAY),
             }

@@ -17,12 +17,17 @@ use super::route_options::RouteOptions;
 use super::stats::HostCounts;
 use super::tickets::TicketKeys;
 use super::tls::Certificates;
+use super::upstream::gate::{Gate, Gates, Queue};
 use super::upstream::sticky::Sticky;
 use crate::protocol::default_root::DefaultRoot;
 use crate::protocol::options::Options;
 use crate::protocol::pattern::{HostPattern, PathPattern, compile};
 use crate::protocol::settings::Balance;
 use crate::protocol::snapshot::{self, HttpsMethod, Intervention, Snapshot, StickyKey};
+
+/// Before an upstream that has as many requests as it may, where the route says nothing else.
+const QUEUE_LENGTH: u32 = 100;
+const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
 /// Index of a pool in [`Table::pools`].
 pub type PoolIndex = usize;
@@ -49,6 +54,9 @@ pub struct Plan {
     /// In place of that: by this field.
     pub balance_header: Option<Arc<str>>,
     pub sticky: Option<Arc<Sticky>>,
+    /// For each upstream, where there is a cap.
+    pub gates: Vec<Arc<Gate>>,
+    pub queue: Option<Queue>,
 }
 
 impl Plan {
@@ -57,13 +65,24 @@ impl Plan {
         options: &mut Options,
         place: (&HostPattern, &PathPattern),
         key: Option<&StickyKey>,
+        gates: &mut Gates,
     ) -> Self {
+        let mut gate = |upstream: &snapshot::Upstream| {
+            let cap = options.max_requests?;
+            Some(gates.of(upstream.address, upstream.protocol, cap))
+        };
+        let gates = upstreams.iter().filter_map(&mut gate).collect();
         let sticky = options.sticky.as_ref().zip(key);
         Plan {
             sticky: sticky
                 .map(|(sticky, key)| Arc::new(Sticky::compile(sticky, key, place, &upstreams))),
             balance: options.balance.take(),
             balance_header: options.balance_header.take().map(Arc::from),
+            gates,
+            queue: options.max_requests.map(|_| Queue {
+                length: options.queue.unwrap_or(QUEUE_LENGTH) as usize,
+                wait: options.queue_wait.unwrap_or(QUEUE_WAIT),
+            }),
             upstreams,
         }
     }
@@ -272,14 +291,15 @@ impl Paths {
         mut routes: Vec<snapshot::Route>,
         compiler: &mut Compiler<'_>,
     ) -> Self {
-        let Compiler { sticky_key, pools, asked, problems, .. } = compiler;
+        let Compiler { book, sticky_key, pools, asked, problems } = compiler;
         let mut paths = Paths::default();
         routes.sort_by(|a, b| a.path.cmp(&b.path));
         for mut route in routes {
             let pool = pools.len();
             let place = (host, &route.path);
             let key = sticky_key.as_ref();
-            pools.push(Plan::compile(route.upstreams, &mut route.options, place, key));
+            let (upstreams, options) = (route.upstreams, &mut route.options);
+            pools.push(Plan::compile(upstreams, options, place, key, &mut book.gates));
             let options = RouteOptions::compile(route.options, host, &route.path, asked);
             let waiting = Waiting::default();
             let entry = Route { pool, hold: route.hold, waiting, replace: None, options };

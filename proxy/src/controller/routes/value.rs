@@ -26,6 +26,15 @@ pub(in crate::controller) fn span(text: &str) -> Result<Duration, String> {
     time_span(text).map_err(|_| "is not a duration from 1ms to 366d, as 30s or 10m".to_owned())
 }
 
+/// Of requests.
+pub(in crate::controller) fn count(text: &str, least: u32) -> Result<u32, String> {
+    const MOST: u32 = 1_000_000;
+    match text.parse() {
+        Ok(number) if (least..=MOST).contains(&number) => Ok(number),
+        _ => Err(format!("is not a number of requests: expected {least} to {MOST}")),
+    }
+}
+
 pub(in crate::controller) fn https_method(text: &str) -> Result<HttpsMethod, String> {
     match text.to_ascii_lowercase().as_str() {
         "redirect" => Ok(HttpsMethod::Redirect),

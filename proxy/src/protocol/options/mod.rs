@@ -11,6 +11,8 @@ pub mod redirect;
 pub mod sticky;
 pub mod timeouts;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use access::Access;
@@ -39,6 +41,12 @@ pub struct Options {
     pub basic_auth: Option<Vec<Credential>>,
     /// Bytes of a request body; 0 is no limit but that of `limits.body_bytes`.
     pub max_body: u64,
+    /// Requests that each upstream has at once, in one worker; `None`: as many as come.
+    pub max_requests: Option<u32>,
+    /// How many wait before an upstream that has as many as it may; `None`: 100.
+    pub queue: Option<u32>,
+    /// How long they wait; `None`: 5 s.
+    pub queue_wait: Option<Duration>,
     pub timeouts: RouteTimeouts,
     /// Who else is asked.
     pub forward_auth: Option<ForwardAuth>,
@@ -80,6 +88,7 @@ impl Options {
             ("auth.forward", self.forward_auth.is_some()),
             ("compress", self.compress),
             ("max_body", self.max_body > 0),
+            ("max_requests", self.max_requests.is_some()),
             ("rate_limit", self.rate_limit.is_some()),
             ("redirect.to", redirects.to.is_some()),
             ("redirect.host", redirects.host.is_some()),

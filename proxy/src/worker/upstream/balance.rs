@@ -44,6 +44,7 @@ impl Pool {
         if let Some(mine) = mine.filter(|mine| healthy.contains(mine)) {
             return Some(mine);
         }
+        let healthy = if self.queue.is_some() { self.with_room(healthy) } else { healthy };
         let client = || request.client.origin(request.head);
         match (healthy.as_slice(), self.balance.unwrap_or(usual)) {
             ([], _) => (0..self.members.len())
@@ -58,6 +59,18 @@ impl Pool {
             (several, Balance::LeastLoaded) => self.least_loaded(several),
             (several, Balance::ClientAddress) => self.owner(several, client()),
         }
+    }
+
+    /// Those that may have another request, else the one before which the fewest wait.
+    fn with_room(&self, candidates: Vec<usize>) -> Vec<usize> {
+        let gate = |index: &usize| self.members[*index].gate.as_ref();
+        let (room, full): (Vec<usize>, Vec<usize>) =
+            candidates.into_iter().partition(|index| gate(index).is_none_or(|g| g.has_room()));
+        if !room.is_empty() {
+            return room;
+        }
+        let least = full.into_iter().min_by_key(|index| gate(index).map_or(0, |g| g.waiting()));
+        Vec::from_iter(least)
     }
 
     /// What a client is to keep, so that it comes back to this member; `None` where it has it, or shall
@@ -279,6 +292,28 @@ mod tests {
         assert_ne!(pick(&tried), Some(1));
         pool.members[1].upstream.failed(now, true);
         assert_ne!(pick(&Tried::default()), Some(1));
+    }
+
+    #[tokio::test]
+    async fn who_has_room_is_next_and_else_the_shortest_queue() {
+        let options = Options { max_requests: Some(1), ..Options::default() };
+        let pools = pools_with(&[1, 1], options);
+        let (pool, now) = (pools.pool(0), Instant::now());
+        let next = || pick(pool, Balance::RoundRobin, &Tried::default(), now);
+        let queue = pool.queue.expect("a cap has a queue");
+        let gate = |index: usize| pool.members[index].gate.clone().expect("a gate");
+        let _first = gate(0).enter(queue).await.expect("room");
+        assert_eq!([next(), next(), next()], [Some(1); 3]);
+        let _second = gate(1).enter(queue).await.expect("room");
+        let waits = tokio::spawn({
+            let gate = gate(0);
+            async move { gate.enter(queue).await }
+        });
+        while gate(0).waiting() == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!([next(), next()], [Some(1); 2]);
+        waits.abort();
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod balance;
 pub mod connect;
 pub mod exchange;
+pub mod gate;
 pub mod http1;
 pub mod http2;
 pub mod idle;
@@ -20,6 +21,7 @@ use tokio::time::Instant;
 use super::table::Table;
 use crate::protocol::settings::Balance;
 use crate::protocol::snapshot;
+use gate::{Gate, Queue};
 use idle::Idle;
 use sticky::Sticky;
 
@@ -50,6 +52,8 @@ pub struct Pool {
     /// In place of that: by this field.
     balance_header: Option<Arc<str>>,
     sticky: Option<Arc<Sticky>>,
+    /// Before members that have as many requests as they may.
+    pub queue: Option<Queue>,
 }
 
 /// An upstream in a pool.
@@ -58,6 +62,8 @@ pub struct Member {
     pub name: Rc<str>,
     pub weight: u32,
     pub upstream: Rc<Upstream>,
+    /// Where there is a cap on its requests.
+    pub gate: Option<Arc<Gate>>,
     /// Smooth weighted round robin: see [`balance`].
     turn: Cell<i64>,
 }
@@ -95,6 +101,7 @@ impl Pools {
                 name: upstream.name.as_str().into(),
                 weight: upstream.weight.max(1),
                 upstream: state.clone(),
+                gate: None,
                 turn: Cell::new(0),
             }
         };
@@ -102,7 +109,8 @@ impl Pools {
             .pools
             .iter()
             .map(|plan| Pool {
-                members: plan.upstreams.iter().map(&mut member).collect(),
+                members: gated(plan.upstreams.iter().map(&mut member), &plan.gates),
+                queue: plan.queue,
                 balance: plan.balance,
                 balance_header: plan.balance_header.clone(),
                 sticky: plan.sticky.clone(),
@@ -124,6 +132,12 @@ impl Pools {
     pub fn sweep(&self, now: Instant) {
         self.upstreams.values().for_each(|upstream| upstream.idle.borrow_mut().sweep(now));
     }
+}
+
+/// One for each member, or none at all.
+fn gated(members: impl Iterator<Item = Member>, gates: &[Arc<Gate>]) -> Vec<Member> {
+    let gates = gates.iter().cloned().map(Some).chain(std::iter::repeat(None));
+    members.zip(gates).map(|(member, gate)| Member { gate, ..member }).collect()
 }
 
 impl Upstream {

@@ -17,6 +17,9 @@ pub(in crate::controller::routes) enum Key {
     ForwardHeaders,
     Compress,
     MaxBody,
+    MaxRequests,
+    Queue,
+    QueueWait,
     Timeout(Wait),
     RateLimit,
     RedirectTo,
@@ -41,7 +44,7 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 17] = [
+const PLAIN: [(&str, Key); 20] = [
     ("balance", Key::Balance),
     ("sticky", Key::Sticky),
     ("allow", Key::Allow),
@@ -51,6 +54,9 @@ const PLAIN: [(&str, Key); 17] = [
     ("auth.forward_headers", Key::ForwardHeaders),
     ("compress", Key::Compress),
     ("max_body", Key::MaxBody),
+    ("max_requests", Key::MaxRequests),
+    ("queue", Key::Queue),
+    ("queue_wait", Key::QueueWait),
     ("rate_limit", Key::RateLimit),
     ("timeout.body_idle", Key::Timeout(Wait::BodyIdle)),
     ("timeout.send_idle", Key::Timeout(Wait::SendIdle)),
@@ -69,7 +75,7 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
 pub(in crate::controller::routes) const FOREIGN: [(&str, Key); 1] = [("loadbalance", Key::Balance)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 23] = [
+pub(in crate::controller::routes) const LABELS: [&str; 26] = [
     "balance",
     "sticky",
     "allow",
@@ -79,6 +85,9 @@ pub(in crate::controller::routes) const LABELS: [&str; 23] = [
     "auth.forward_headers",
     "compress",
     "max_body",
+    "max_requests",
+    "queue",
+    "queue_wait",
     "rate_limit",
     "timeout.body_idle",
     "timeout.send_idle",

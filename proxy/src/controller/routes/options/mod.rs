@@ -47,6 +47,9 @@ enum Setting {
     ForwardHeaders(Vec<String>),
     Compress(bool),
     MaxBody(u64),
+    MaxRequests(u32),
+    Queue(u32),
+    QueueWait(Duration),
     Timeout(Duration),
     RateLimit(RateLimit),
     RedirectTo(Fixed),
@@ -125,6 +128,9 @@ impl Said {
                     wait.into_iter().for_each(|wait| options.timeouts.set(wait, limit));
                 }
                 Setting::MaxBody(bytes) => options.max_body = bytes,
+                Setting::MaxRequests(most) => options.max_requests = Some(most),
+                Setting::Queue(length) => options.queue = Some(length),
+                Setting::QueueWait(wait) => options.queue_wait = Some(wait),
                 Setting::RateLimit(limit) => options.rate_limit = Some(limit),
                 Setting::RedirectTo(place) => options.redirects.to = Some(place),
                 Setting::RedirectHost(host) => options.redirects.host = Some(host),
@@ -172,6 +178,9 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
         }
         Key::Compress => compress(text).map(whole),
         Key::Timeout(_) => value::span(text).map(Setting::Timeout).map(whole),
+        Key::MaxRequests => value::count(text, 1).map(Setting::MaxRequests).map(whole),
+        Key::Queue => value::count(text, 0).map(Setting::Queue).map(whole),
+        Key::QueueWait => value::span(text).map(Setting::QueueWait).map(whole),
         Key::MaxBody => body_size(text).map(Setting::MaxBody).map(whole),
         Key::RateLimit => RateLimit::parse(text).map(Setting::RateLimit).map(whole),
         Key::RedirectTo => Fixed::parse(text).map(Setting::RedirectTo).map(whole),

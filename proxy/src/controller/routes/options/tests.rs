@@ -317,3 +317,23 @@ fn turns() {
         says(&[setting], &want, &Vec::from_iter(problem));
     }
 }
+
+#[test]
+fn caps_and_queues() {
+    let usual = Options::default;
+    let problem = "is not a number of requests: expected";
+    for (setting, want, problem) in [
+        (("baton.max_requests", "20"), Options { max_requests: Some(20), ..usual() }, None),
+        (("baton.queue", "0"), Options { queue: Some(0), ..usual() }, None),
+        (
+            ("baton.queue_wait", "2s"),
+            Options { queue_wait: Some(Duration::from_secs(2)), ..usual() },
+            None,
+        ),
+        (("baton.max_requests", "0"), usual(), Some(format!("baton.max_requests=0 {problem} 1"))),
+        (("baton.queue", "many"), usual(), Some(format!("baton.queue=many {problem} 0"))),
+        (("baton.queue_wait", "2"), usual(), Some("baton.queue_wait=2 is not a dura".to_owned())),
+    ] {
+        says(&[setting], &want, &Vec::from_iter(problem.as_deref()));
+    }
+}

@@ -91,9 +91,8 @@ async fn an_upstream_has_no_more_requests_at_once_than_it_may() {
     until("the first request", LIMIT, async || (only.requests() == 1).then_some(())).await;
     // One of these two waits for the first, the other finds the queue full.
     let (second, third) = (slow(), slow());
-    let answers = [first, second, third].map(async |answer| answer.await.expect("no panic"));
-    let [first, second, third] = answers;
-    let (first, mut others) = (first.await, [second.await, third.await]);
+    let first = first.await.expect("no panic");
+    let mut others = [second.await.expect("no panic"), third.await.expect("no panic")];
     others.sort_by_key(|answer| answer.status);
     assert_eq!((first.status, others[0].status, others[1].status), (200, 200, 503), "{others:?}");
     assert_eq!(others[1].field("retry-after"), Some("5"));

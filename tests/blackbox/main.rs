@@ -49,6 +49,7 @@ mod stage;
 mod status_page;
 mod systemd_unit;
 mod tls;
+mod towards_upstreams;
 mod upstreams;
 mod websocket;
 mod worker;

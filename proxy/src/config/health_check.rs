@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::options::proxy_protocol::ProxyProtocol;
+
 const INTERVAL: Duration = Duration::from_secs(5);
 const TIMEOUT: Duration = Duration::from_secs(2);
 const RISE: u32 = 2;
@@ -29,6 +31,9 @@ pub struct HealthCheck {
     pub fall: u32,
     /// Over TLS, without a look at the certificate.
     pub tls: bool,
+    /// In front of the connection, where it is expected.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 impl HealthCheck {
@@ -45,6 +50,7 @@ impl HealthCheck {
             rise: RISE,
             fall: FALL,
             tls: false,
+            proxy_protocol: None,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::protocol::options::basic_auth::Credential;
 use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::fields::{Change, FieldChange, Side, check_name};
 use crate::protocol::options::forward_auth::ForwardAuth;
+use crate::protocol::options::proxy_protocol::ProxyProtocol;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
 use crate::protocol::options::sticky::Sticky;
@@ -29,8 +30,11 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     options.max_requests = section.optional("max_requests", value::number(1..=1_000_000));
     options.queue = section.optional("queue", value::number(0..=1_000_000));
     options.queue_wait = section.optional("queue_wait", value::duration);
+    options.proxy_protocol = section.optional("proxy_protocol", said(ProxyProtocol::parse));
     section.table("timeout", |section| {
         let timeouts = &mut options.timeouts;
+        timeouts.connect = section.optional("connect", value::duration);
+        timeouts.tunnel_idle = section.optional("tunnel_idle", value::duration);
         timeouts.body_idle = section.optional("body_idle", value::duration);
         timeouts.send_idle = section.optional("send_idle", value::duration);
         timeouts.response_head = section.optional("response_head", value::duration);

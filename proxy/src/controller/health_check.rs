@@ -8,7 +8,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -44,7 +44,10 @@ pub async fn pass(address: SocketAddr, check: &HealthCheck) -> Result<(), Fault>
 }
 
 async fn ask(address: SocketAddr, check: &HealthCheck) -> Result<StatusCode, Fault> {
-    let stream = TcpStream::connect(address).await?;
+    let mut stream = TcpStream::connect(address).await?;
+    if let Some(version) = check.proxy_protocol {
+        stream.write_all(&version.of_our_own()).await?;
+    }
     if !check.tls {
         return talk(stream, address, check).await;
     }

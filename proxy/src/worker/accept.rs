@@ -111,11 +111,11 @@ impl Accept {
     fn begin(&self, socket: TcpStream, address: SocketAddr, kind: ListenerKind, slot: Slot) {
         self.local.stats.accepted.add(1);
         // Without it a small frame behind another one waits for the client's delayed ACK.
-        let local_port = socket.set_nodelay(true).and_then(|()| socket.local_addr());
-        let Ok(local_port) = local_port.map(|local| local.port()) else {
+        let Ok(local) = socket.set_nodelay(true).and_then(|()| socket.local_addr()) else {
             return; // The client has gone.
         };
-        let peer = Peer { address, local_port, tls: None, is_controller: false };
+        let (local_ip, local_port) = (local.ip(), local.port());
+        let peer = Peer { address, local_ip, local_port, tls: None, is_controller: false };
         self.connection(Socket::Tcp(socket), peer, kind, slot);
     }
 

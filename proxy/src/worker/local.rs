@@ -2,7 +2,7 @@
 //! but the table it is made from and the counters that the control thread reads.
 
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -65,7 +65,7 @@ impl Local {
         let slots = (settings.limits.connections / settings.threads.max(1)).max(1);
         let slots = isize::try_from(slots).unwrap_or(isize::MAX);
         Rc::new(Local {
-            connector: Connector::new(&settings),
+            connector: Connector::default(),
             verifier: Verifier::default(),
             encoders: Cell::new(0),
             limiter,
@@ -155,6 +155,8 @@ impl Drop for Slot {
 #[derive(Debug, Clone)]
 pub struct Peer {
     pub address: SocketAddr,
+    /// Where it has connected to.
+    pub local_ip: IpAddr,
     pub local_port: u16,
     /// `None` without TLS.
     pub tls: Option<Tls>,

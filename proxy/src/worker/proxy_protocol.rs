@@ -7,8 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 
-/// Version 2 begins with this.
-const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
+use crate::protocol::options::proxy_protocol::SIGNATURE;
+
 /// Version 1 begins with this.
 const PREFIX: &[u8] = b"PROXY ";
 /// Longest line of version 1, its CR LF included.

@@ -3,6 +3,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
@@ -43,6 +44,8 @@ pub struct Switch {
     /// The upstream's 101.
     pub head: ResponseHead,
     pub inside: Inside,
+    /// How long nothing may move in it.
+    pub idle: Duration,
     /// A tunnel is a request in progress, where these are counted.
     pub pass: Option<Pass>,
 }
@@ -93,12 +96,13 @@ pub async fn serve<D: Downstream>(
             authority: &head.authority,
             more: &[],
             timeouts: &local.settings.timeouts,
+            preamble: None,
         };
         let forwarded = match (host.pause(), &route.options) {
             (Some(rest), _) => Forwarded::Nowhere(Lack::Paused(rest), Page::PAUSED),
             (None, None) => forward(local, pool, &request, hsts, client, &mut record).await,
             (None, Some(options)) => {
-                let visit = Visit { local, pools: &routing.pools, pool, request, hsts };
+                let visit = Visit { local, peer, pools: &routing.pools, pool, request, hsts };
                 serve_with(options, visit, &mut admission, client, &mut record).await
             }
         };
@@ -122,6 +126,7 @@ pub async fn serve<D: Downstream>(
 /// A request that has found its route.
 struct Visit<'a> {
     local: &'a Rc<Local>,
+    peer: &'a Peer,
     pools: &'a Pools,
     pool: &'a Pool,
     request: Request<'a>,
@@ -136,7 +141,7 @@ async fn serve_with<D: Downstream>(
     client: &mut D,
     record: &mut Record,
 ) -> Forwarded {
-    let Visit { local, pools, pool, request, hsts } = visit;
+    let Visit { local, peer, pools, pool, request, hsts } = visit;
     let mut client = OptionClient::new(client, options, local, request.head);
     let admission = match admission {
         Some(admission) if options.holds(admission) => admission,
@@ -155,7 +160,8 @@ async fn serve_with<D: Downstream>(
     let head = options.request_head(admission, request.head);
     let timeouts = options.timeouts(request.timeouts);
     let timeouts = timeouts.as_ref().unwrap_or(request.timeouts);
-    let request = Request { head: &head, timeouts, ..request };
+    let preamble = options.preamble(peer, request.client, &head);
+    let request = Request { head: &head, timeouts, preamble: preamble.as_deref(), ..request };
     forward(local, pool, &request, hsts, &mut client, record).await
 }
 
@@ -337,10 +343,12 @@ async fn attempt<D: Downstream>(
             match exchange.into_tunnel() {
                 Some(upstream) => {
                     let inside = Inside::of(request.head.upgrade.as_ref());
+                    let idle = request.timeouts.tunnel_idle;
                     Attempt::Ended(Outcome::Switched(Box::new(Switch {
                         upstream,
                         head,
                         inside,
+                        idle,
                         pass: None,
                     })))
                 }

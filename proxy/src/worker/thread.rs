@@ -2,7 +2,7 @@
 //! shared on the request path but the snapshot.
 
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -142,8 +142,9 @@ fn hand_over(accept: &Accept, socket: UnixStream, kind: ListenerKind) {
         Err(error) => return tracing::error!(%error, "connection from the controller"),
     };
     let slot = accept.local.slot_now();
-    let peer =
-        Peer { address: ([127, 0, 0, 1], 0).into(), local_port: 0, tls: None, is_controller: true };
+    let address = SocketAddr::from(([127, 0, 0, 1], 0));
+    let local_ip = address.ip();
+    let peer = Peer { address, local_ip, local_port: 0, tls: None, is_controller: true };
     accept.connection(socket, peer, kind, slot);
 }
 

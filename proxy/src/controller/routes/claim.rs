@@ -130,7 +130,7 @@ impl<'a> Reading<'a> {
         let says = self.says(router);
         let options = self.options(router);
         let port = self.first(router, Key::Port, port).map(|(port, _)| port);
-        let check = self.check(router, protocol, hosts.first().map(|(host, _)| host));
+        let check = self.check(router, protocol, hosts.first().map(|(host, _)| host), &options);
         let (upstream, probe) = self.upstream(router, protocol, (port, check), inputs);
         for (host, host_setting) in hosts {
             let (path, path_setting) = path
@@ -179,9 +179,8 @@ impl<'a> Reading<'a> {
         let says = self.says(router);
         let options = self.options(router);
         for entry in &read.entries {
-            if let Some(claim) = self.multiport(router, setting, entry, &says, inputs) {
-                self.claims.push(Claim { options: options.clone(), ..claim });
-            }
+            let claim = self.multiport(router, setting, entry, (&says, &options), inputs);
+            self.claims.extend(claim);
         }
         if self.claims.is_empty() {
             return self.refuse(format!("{setting} has no usable host"));
@@ -194,7 +193,7 @@ impl<'a> Reading<'a> {
         router: Router<'a>,
         setting: &str,
         entry: &Entry,
-        says: &Opinions,
+        (says, options): (&Opinions, &Said),
         inputs: &Inputs<'_>,
     ) -> Option<Claim<'a>> {
         let place = |key: &str| format!("{setting} {}{} {key}", entry.host, entry.path);
@@ -230,7 +229,7 @@ impl<'a> Reading<'a> {
             }
             dest => dest.map_err(|problem| unusable("dest", text, problem)).ok(),
         });
-        let check = self.check(router, spoken, Some(&host));
+        let check = self.check(router, spoken, Some(&host), options);
         let (upstream, probe) = self.upstream(router, spoken, (port, check), inputs);
         Some(Claim {
             container: self.container,
@@ -241,7 +240,7 @@ impl<'a> Reading<'a> {
             replace_prefix,
             prefix_setting: place("dest"),
             says: says.clone(),
-            options: Said::default(),
+            options: options.clone(),
             probe,
             upstream,
         })
@@ -331,6 +330,7 @@ impl<'a> Reading<'a> {
         router: Router<'a>,
         protocol: UpstreamProtocol,
         host: Option<&HostPattern>,
+        options: &Said,
     ) -> Option<HealthCheck> {
         let (path, written) = self.first(router, Key::HealthPath, HealthCheck::path)?;
         if !protocol.is_http1() {
@@ -339,6 +339,7 @@ impl<'a> Reading<'a> {
             return None;
         }
         let mut check = HealthCheck::new(path);
+        check.proxy_protocol = options.proxy_protocol();
         let mut set = |key, time: &mut Duration| {
             self.first(router, key, value::span).into_iter().for_each(|(span, _)| *time = span);
         };

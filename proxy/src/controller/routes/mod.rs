@@ -486,7 +486,8 @@ fn configured(route: &StaticRoute) -> Opinions {
 
 /// How an upstream of the configuration is asked; it has no run of its own.
 fn configured_probe(route: &StaticRoute, upstream: &StaticUpstream) -> Option<probe::Target> {
-    let check = claim::check_of(route.health.clone()?, Some(&route.host), upstream.protocol);
+    let mut check = claim::check_of(route.health.clone()?, Some(&route.host), upstream.protocol);
+    check.proxy_protocol = route.options.proxy_protocol;
     let (container, started_at) = (String::new(), String::new());
     Some(probe::Target { address: upstream.address, container, started_at, check: Some(check) })
 }

@@ -6,6 +6,7 @@ pub mod basic_auth;
 pub mod body_size;
 pub mod fields;
 pub mod forward_auth;
+pub mod proxy_protocol;
 pub mod rate_limit;
 pub mod redirect;
 pub mod sticky;
@@ -20,6 +21,7 @@ use balance::RouteBalance;
 use basic_auth::Credential;
 use fields::FieldChange;
 use forward_auth::ForwardAuth;
+use proxy_protocol::ProxyProtocol;
 use rate_limit::RateLimit;
 use redirect::Redirects;
 use sticky::Sticky;
@@ -48,6 +50,8 @@ pub struct Options {
     /// How long they wait; `None`: 5 s.
     pub queue_wait: Option<Duration>,
     pub timeouts: RouteTimeouts,
+    /// Upstreams are told in front of each connection whom it is for.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Who else is asked.
     pub forward_auth: Option<ForwardAuth>,
     /// Fields of its answer that go upstream.
@@ -89,6 +93,7 @@ impl Options {
             ("compress", self.compress),
             ("max_body", self.max_body > 0),
             ("max_requests", self.max_requests.is_some()),
+            ("proxy_protocol", self.proxy_protocol.is_some()),
             ("rate_limit", self.rate_limit.is_some()),
             ("redirect.to", redirects.to.is_some()),
             ("redirect.host", redirects.host.is_some()),

@@ -1,18 +1,22 @@
 //! How often one client may ask.
 
+use http::HeaderName;
 use serde::{Deserialize, Serialize};
 
 /// Above that nothing is limited, below a nanosecond between two requests.
 const MOST: u32 = 1_000_000;
 
 /// A bucket of tokens for each client: it holds `burst`, and `requests` come back in `period`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateLimit {
     /// At least 1.
     pub requests: u32,
     pub period: Period,
     /// At least 1.
     pub burst: u32,
+    /// Whose they are: the value of this field, in lower case; the address where a request has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,12 +38,14 @@ impl Period {
 }
 
 impl RateLimit {
-    /// `100/s`, `20/m burst=5`, `1000/h`. Without a burst, it is what comes back in a period.
+    /// `100/s`, `20/m burst=5`, `1000/h header=X-Key`. Without a burst, it is what comes back in a period.
     ///
     /// # Errors
     /// The sentence for what is none; its subject is the text.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let form = || "is not a rate: expected as 100/s, 20/m or 1000/h, and burst=N".to_owned();
+        let form = || {
+            "is not a rate: expected as 100/s, 20/m or 1000/h, and burst=N, header=NAME".to_owned()
+        };
         let mut words = text.split_ascii_whitespace();
         let (number, period) =
             words.next().and_then(|rate| rate.split_once('/')).ok_or_else(form)?;
@@ -50,14 +56,15 @@ impl RateLimit {
             _ => return Err(form()),
         };
         let requests = count(number)?;
-        let burst = match words.next() {
-            None => requests,
-            Some(word) => count(word.strip_prefix("burst=").ok_or_else(form)?)?,
-        };
-        match words.next() {
-            None => Ok(RateLimit { requests, period, burst }),
-            Some(_) => Err(form()),
+        let mut limit = RateLimit { requests, period, burst: requests, header: None };
+        for word in words {
+            match word.split_once('=') {
+                Some(("burst", number)) => limit.burst = count(number)?,
+                Some(("header", name)) => limit.header = Some(field(name)?),
+                _ => return Err(form()),
+            }
         }
+        Ok(limit)
     }
 }
 
@@ -68,6 +75,13 @@ fn count(text: &str) -> Result<u32, String> {
     }
 }
 
+fn field(name: &str) -> Result<String, String> {
+    match HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) => Ok(name.as_str().to_owned()),
+        Err(_) => Err(format!("names `{name}`, which is no header field")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,12 +89,19 @@ mod tests {
     #[test]
     fn rates() {
         use Period::{Hour, Minute, Second};
-        let rate = |requests, period, burst| Ok(RateLimit { requests, period, burst });
+        let rate =
+            |requests, period, burst| Ok(RateLimit { requests, period, burst, header: None });
+        let by = |limit: Result<_, &'static str>, name: &str| {
+            limit.map(|limit| RateLimit { header: Some(name.to_owned()), ..limit })
+        };
         for (text, want) in [
             ("100/s", rate(100, Second, 100)),
             ("100/s burst=50", rate(100, Second, 50)),
             (" 20/m  burst=5 ", rate(20, Minute, 5)),
             ("1/h", rate(1, Hour, 1)),
+            ("5/m header=X-Key burst=9", by(rate(5, Minute, 9), "x-key")),
+            ("5/m header=a:b", Err("names `a:b`")),
+            ("5/m key=a", Err("is not a rate")),
             ("100", Err("is not a rate")),
             ("100/d", Err("is not a rate")),
             ("", Err("is not a rate")),

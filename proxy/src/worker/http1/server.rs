@@ -73,8 +73,7 @@ impl Connection {
     async fn tunnel(self, switch: Switch, drain: &DrainWatch) {
         let _tunnels = self.local.stats.tunnels.enter();
         let client = End::stream(self.io.transport, self.io.input);
-        let idle = self.local.settings.timeouts.tunnel_idle;
-        Tunnel::new(client, switch.upstream, switch.inside).run(idle, drain).await;
+        Tunnel::new(client, switch.upstream, switch.inside).run(switch.idle, drain).await;
     }
 
     /// Waits for the next request head. `None` when the connection is over.

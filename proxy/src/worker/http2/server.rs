@@ -338,8 +338,7 @@ async fn serve_stream(
             let _tunnel = local.stats.tunnels.enter();
             let _held = Held::enter(&tunnels);
             let drain = local.drain.watch();
-            let idle = local.settings.timeouts.tunnel_idle;
-            Tunnel::new(end, switch.upstream, switch.inside).run(idle, &drain).await;
+            Tunnel::new(end, switch.upstream, switch.inside).run(switch.idle, &drain).await;
         }
     }
 }

@@ -131,6 +131,7 @@ impl ForwardAuth {
             authority: &self.authority,
             more: &more,
             timeouts: &local.settings.timeouts,
+            preamble: None,
         };
         let mut fresh = false;
         loop {

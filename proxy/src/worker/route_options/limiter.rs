@@ -16,6 +16,20 @@ const WAYS: usize = 4;
 /// Bits of an IPv6 address that tell one client from another: each has a /64 of its own.
 const IPV6_BITS: u32 = 64;
 
+/// Whose tokens are taken.
+#[derive(Debug, Clone, Copy)]
+pub enum Who<'a> {
+    Address(IpAddr),
+    /// Value of a header field.
+    Field(&'a [u8]),
+}
+
+impl From<IpAddr> for Who<'_> {
+    fn from(address: IpAddr) -> Self {
+        Who::Address(address)
+    }
+}
+
 #[derive(Debug)]
 pub struct Limiter {
     /// Keyed, so that nobody can choose addresses that fall together.
@@ -44,19 +58,23 @@ impl Limiter {
     ///
     /// # Errors
     /// When there is none: how long until there is one.
-    pub fn take(&self, route: &str, client: IpAddr, limit: &RateLimit) -> Result<(), Duration> {
+    pub fn take(&self, route: &str, who: Who<'_>, limit: &RateLimit) -> Result<(), Duration> {
         let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.take_at(now, route, client, limit)
+        self.take_at(now, route, who, limit)
     }
 
-    fn take_at(
+    fn take_at<'a>(
         &self,
         now: u64,
         route: &str,
-        client: IpAddr,
+        who: impl Into<Who<'a>>,
         limit: &RateLimit,
     ) -> Result<(), Duration> {
-        let owner = self.hasher.hash_one((route, significant(client))).max(1);
+        let owner = match who.into() {
+            Who::Address(address) => self.hasher.hash_one((route, significant(address))),
+            Who::Field(value) => self.hasher.hash_one((route, value)),
+        };
+        let owner = owner.max(1);
         let bucket = self.bucket(owner);
         let token = u64::from(limit.period.seconds()) * 1_000_000_000 / u64::from(limit.requests);
         let depth = token * u64::from(limit.burst);
@@ -157,6 +175,17 @@ mod tests {
             let taken = limiter.take_at(0, route, address(client), &limit);
             assert_eq!(taken.is_ok(), want, "{route} {client}");
         }
+    }
+
+    #[test]
+    fn values_of_a_field_have_buckets_of_their_own() {
+        let limiter = Limiter::default();
+        let limit = limit("1/m header=x-key");
+        for (value, want) in [("a", true), ("a", false), ("b", true), ("A", true)] {
+            let taken = limiter.take_at(0, "r", Who::Field(value.as_bytes()), &limit);
+            assert_eq!(taken.is_ok(), want, "{value}");
+        }
+        assert!(limiter.take_at(0, "r", address("192.0.2.1"), &limit).is_ok());
     }
 
     #[test]

@@ -23,12 +23,13 @@ use self::forward_auth::ForwardAuth;
 use self::redirect::redirect;
 use self::verifier::Verdict;
 use super::fields::Client;
-use super::local::Local;
+use super::local::{Local, Peer};
 use super::message::{BodyLength, RequestHead, ResponseHead};
 use super::page::Page;
 use super::upstream::Pools;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::Access;
+use crate::protocol::options::proxy_protocol::ProxyProtocol;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::Redirects;
 use crate::protocol::options::timeouts::RouteTimeouts;
@@ -38,6 +39,7 @@ use crate::protocol::snapshot::{Upstream, UpstreamProtocol};
 
 pub use self::client::OptionClient;
 pub use self::limiter::Limiter;
+use self::limiter::Who;
 pub use self::verifier::Verifier;
 
 /// A request was let in.
@@ -72,6 +74,7 @@ pub struct RouteOptions {
     /// 0 is no limit.
     max_body: u64,
     timeouts: RouteTimeouts,
+    proxy_protocol: Option<ProxyProtocol>,
     redirects: Redirects,
     rate_limit: Option<RateLimit>,
     /// Of all that was said: another table may say something else.
@@ -108,6 +111,7 @@ impl RouteOptions {
             compress: options.compress,
             max_body: options.max_body,
             timeouts: options.timeouts,
+            proxy_protocol: options.proxy_protocol,
             redirects: options.redirects,
             rate_limit: options.rate_limit,
             fingerprint,
@@ -157,7 +161,9 @@ impl RouteOptions {
             return Err(Page::FORBIDDEN);
         }
         if let Some(limit) = &self.rate_limit {
-            let taken = local.limiter.take(&self.place, client.origin(head), limit);
+            let field = limit.header.as_ref().and_then(|name| head.fields.get(name));
+            let who = field.map_or_else(|| client.origin(head).into(), Who::Field);
+            let taken = local.limiter.take(&self.place, who, limit);
             taken.map_err(|wait| Page::TooMany(wait.as_secs() + 1))?;
         }
         if let Some(page) = redirect(&self.redirects, client.scheme(head), head) {
@@ -179,6 +185,23 @@ impl RouteOptions {
     /// `None`: as usual.
     pub fn timeouts(&self, usual: &Timeouts) -> Option<Timeouts> {
         self.timeouts.over(usual)
+    }
+
+    /// What stands in front of the connection that a request of this client goes over; `None`: nothing,
+    /// and it goes over one that others share.
+    pub fn preamble(
+        &self,
+        peer: &Peer,
+        client: &Client<'_>,
+        head: &RequestHead,
+    ) -> Option<Vec<u8>> {
+        let version = self.proxy_protocol?;
+        let origin = client.origin(head);
+        // The port of a client is known to the proxy before this one, if there is one.
+        let is_peer = origin == peer.address.ip().to_canonical();
+        let port = if is_peer { peer.address.port() } else { 0 };
+        let destination = SocketAddr::new(peer.local_ip, peer.local_port);
+        Some(version.head(SocketAddr::new(origin, port), destination))
     }
 
     fn is_too_large(&self, length: u64) -> bool {

@@ -193,6 +193,7 @@ mod tests {
             authority: b"a",
             more: &[],
             timeouts: &Timeouts::default(),
+            preamble: None,
         };
         pool.pick(balance, tried, now, &request)
     }

@@ -3,38 +3,35 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::protocol::settings::WorkerSettings;
+use super::exchange::Request;
 use crate::protocol::snapshot::UpstreamProtocol;
 use crate::protocol::upstream_tls::{ALPN_HTTP1, ALPN_HTTP2, client_config};
 use crate::worker::transport::{Socket, Transport};
 
-/// Opens connections as the settings say.
+/// Opens connections, as requests want them.
 #[derive(Debug)]
 pub struct Connector {
-    timeout: Duration,
     tls_http1: Arc<ClientConfig>,
     tls_http2: Arc<ClientConfig>,
 }
 
-impl Connector {
-    pub fn new(settings: &WorkerSettings) -> Self {
-        Connector {
-            timeout: settings.timeouts.connect,
-            tls_http1: client_config(ALPN_HTTP1),
-            tls_http2: client_config(ALPN_HTTP2),
-        }
+impl Default for Connector {
+    fn default() -> Self {
+        Connector { tls_http1: client_config(ALPN_HTTP1), tls_http2: client_config(ALPN_HTTP2) }
     }
+}
 
-    /// `name` is the host that the client asked for; it becomes the server name where TLS is
-    /// spoken, as nginx-proxy does.
+impl Connector {
+    /// The host that the client asked for becomes the server name where TLS is spoken, as nginx-proxy
+    /// does.
     ///
     /// # Errors
     /// What the connect or the handshake says; [`io::ErrorKind::TimedOut`] when both together took
@@ -43,11 +40,14 @@ impl Connector {
         &self,
         address: SocketAddr,
         protocol: UpstreamProtocol,
-        name: &str,
+        request: &Request<'_>,
     ) -> io::Result<Transport> {
         let connecting = async {
-            let socket = TcpStream::connect(address).await?;
+            let mut socket = TcpStream::connect(address).await?;
             socket.set_nodelay(true)?;
+            if let Some(preamble) = request.preamble {
+                socket.write_all(preamble).await?;
+            }
             let config = match protocol {
                 UpstreamProtocol::Http | UpstreamProtocol::Grpc => {
                     return Ok(Transport::Plain(Socket::Tcp(socket)));
@@ -55,13 +55,13 @@ impl Connector {
                 UpstreamProtocol::Https => &self.tls_http1,
                 UpstreamProtocol::Grpcs => &self.tls_http2,
             };
-            let name = ServerName::try_from(name.to_owned())
+            let name = ServerName::try_from(request.server_name())
                 .unwrap_or_else(|_| ServerName::IpAddress(address.ip().into()));
             let connector = TlsConnector::from(config.clone());
             let stream = connector.connect(name, Socket::Tcp(socket)).await?;
             Ok(Transport::ClientTls(Box::new(stream)))
         };
-        timeout(self.timeout, connecting)
+        timeout(request.timeouts.connect, connecting)
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }

@@ -166,6 +166,8 @@ pub struct Request<'a> {
     /// Fields beside those of the head.
     pub more: &'a [(&'a str, &'a [u8])],
     pub timeouts: &'a Timeouts,
+    /// Stands in front of the connection, which then is for this request alone.
+    pub preamble: Option<&'a [u8]>,
 }
 
 impl Request<'_> {

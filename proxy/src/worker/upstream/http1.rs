@@ -27,6 +27,8 @@ pub struct Http1Exchange {
     active: Active,
     method: Method,
     reused: bool,
+    /// The connection is for this request alone.
+    own: bool,
     /// A byte of a response has come.
     answered: bool,
     /// The request body goes out chunked.
@@ -47,17 +49,18 @@ impl Http1Exchange {
         fresh: bool,
     ) -> Result<Self, UpstreamError> {
         let repeatable = request.head.is_idempotent() && request.head.body == BodyLength::Empty;
-        let idle =
-            (!fresh).then(|| upstream.idle.borrow_mut().take(Instant::now(), repeatable)).flatten();
+        let own = request.preamble.is_some();
+        let idle = (!fresh && !own)
+            .then(|| upstream.idle.borrow_mut().take(Instant::now(), repeatable))
+            .flatten();
         let reused = idle.is_some();
         let mut io = match idle {
             Some(io) => io,
             None => {
                 local.stats.upstream_connects.add(1);
-                let name = request.server_name();
                 let transport = local
                     .connector
-                    .connect(upstream.address, upstream.protocol, &name)
+                    .connect(upstream.address, upstream.protocol, request)
                     .await
                     .map_err(UpstreamError::Connect)?;
                 Io::new(transport, BytesMut::new())
@@ -73,6 +76,7 @@ impl Http1Exchange {
                 _ => request.head.method.clone(),
             },
             reused,
+            own,
             answered: false,
             chunked: request.head.body == BodyLength::Unknown,
             request_done: false,
@@ -183,6 +187,7 @@ impl Http1Exchange {
 
     pub fn release(mut self, local: &Local) {
         let clean = self.keep_alive
+            && !self.own
             && self.request_done
             && self.body.is_done()
             && self.io.pending() == 0

@@ -64,7 +64,11 @@ impl Http2Exchange {
         if fresh {
             upstream.http2.clear();
         }
-        let (mut sender, reused) = match ready_sender(&upstream).await {
+        let shared = match request.preamble {
+            Some(_) => None,
+            None => ready_sender(&upstream).await,
+        };
+        let (mut sender, reused) = match shared {
             Some(sender) => (sender, true),
             None => (connect(local, &upstream, request).await?, false),
         };
@@ -169,7 +173,7 @@ async fn connect(
     local.stats.upstream_connects.add(1);
     let transport = local
         .connector
-        .connect(upstream.address, upstream.protocol, &request.server_name())
+        .connect(upstream.address, upstream.protocol, request)
         .await
         .map_err(UpstreamError::Connect)?;
     let mut builder = h2::client::Builder::new();
@@ -179,9 +183,10 @@ async fn connect(
         .max_send_buffer_size(windows::SEND_BUFFER)
         .enable_push(false);
     let handshake = builder.handshake::<_, Bytes>(transport);
-    let (sender, connection) = tokio::time::timeout(local.settings.timeouts.connect, handshake)
-        .await
-        .map_err(|_| UpstreamError::Connect(std::io::ErrorKind::TimedOut.into()))??;
+    let (sender, connection) =
+        tokio::time::timeout(request.timeouts.connect, handshake)
+            .await
+            .map_err(|_| UpstreamError::Connect(std::io::ErrorKind::TimedOut.into()))??;
     // One task for a connection, not for a request; it ends when the last sender is gone or the
     // upstream closes.
     tokio::task::spawn_local(async move {
@@ -191,7 +196,10 @@ async fn connect(
     });
     let mut ready = sender.clone();
     poll_fn(|cx| ready.poll_ready(cx)).await?;
-    upstream.http2.set(sender);
+    // Of one that is for this request alone, the last sender goes with it.
+    if request.preamble.is_none() {
+        upstream.http2.set(sender);
+    }
     Ok(ready)
 }
 

@@ -21,6 +21,7 @@ pub(in crate::controller::routes) enum Key {
     Queue,
     QueueWait,
     Timeout(Wait),
+    ProxyProtocol,
     RateLimit,
     RedirectTo,
     RedirectHost,
@@ -44,7 +45,7 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 20] = [
+const PLAIN: [(&str, Key); 23] = [
     ("balance", Key::Balance),
     ("sticky", Key::Sticky),
     ("allow", Key::Allow),
@@ -57,7 +58,10 @@ const PLAIN: [(&str, Key); 20] = [
     ("max_requests", Key::MaxRequests),
     ("queue", Key::Queue),
     ("queue_wait", Key::QueueWait),
+    ("proxy_protocol", Key::ProxyProtocol),
     ("rate_limit", Key::RateLimit),
+    ("timeout.connect", Key::Timeout(Wait::Connect)),
+    ("timeout.tunnel_idle", Key::Timeout(Wait::TunnelIdle)),
     ("timeout.body_idle", Key::Timeout(Wait::BodyIdle)),
     ("timeout.send_idle", Key::Timeout(Wait::SendIdle)),
     ("timeout.response_head", Key::Timeout(Wait::ResponseHead)),
@@ -75,7 +79,7 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
 pub(in crate::controller::routes) const FOREIGN: [(&str, Key); 1] = [("loadbalance", Key::Balance)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 26] = [
+pub(in crate::controller::routes) const LABELS: [&str; 29] = [
     "balance",
     "sticky",
     "allow",
@@ -88,7 +92,10 @@ pub(in crate::controller::routes) const LABELS: [&str; 26] = [
     "max_requests",
     "queue",
     "queue_wait",
+    "proxy_protocol",
     "rate_limit",
+    "timeout.connect",
+    "timeout.tunnel_idle",
     "timeout.body_idle",
     "timeout.send_idle",
     "timeout.response_head",

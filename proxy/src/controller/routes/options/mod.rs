@@ -21,6 +21,7 @@ use crate::protocol::options::basic_auth::{Credential, Credentials, label_creden
 use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
 use crate::protocol::options::forward_auth::{self, ForwardAuth};
+use crate::protocol::options::proxy_protocol::ProxyProtocol;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
 use crate::protocol::options::sticky::Sticky;
@@ -51,6 +52,7 @@ enum Setting {
     Queue(u32),
     QueueWait(Duration),
     Timeout(Duration),
+    ProxyProtocol(ProxyProtocol),
     RateLimit(RateLimit),
     RedirectTo(Fixed),
     RedirectHost(String),
@@ -97,6 +99,14 @@ impl Said {
         (said, complaints)
     }
 
+    /// What upstreams expect in front of connections.
+    pub fn proxy_protocol(&self) -> Option<ProxyProtocol> {
+        match self.0.get(&Key::ProxyProtocol)?.value {
+            Setting::ProxyProtocol(version) => Some(version),
+            _ => None,
+        }
+    }
+
     /// Takes what is new.
     pub fn hear(&mut self, said: &Said) -> Vec<Dissent> {
         let heard = said.0.iter().filter_map(|(key, word)| {
@@ -131,6 +141,7 @@ impl Said {
                 Setting::MaxRequests(most) => options.max_requests = Some(most),
                 Setting::Queue(length) => options.queue = Some(length),
                 Setting::QueueWait(wait) => options.queue_wait = Some(wait),
+                Setting::ProxyProtocol(version) => options.proxy_protocol = Some(version),
                 Setting::RateLimit(limit) => options.rate_limit = Some(limit),
                 Setting::RedirectTo(place) => options.redirects.to = Some(place),
                 Setting::RedirectHost(host) => options.redirects.host = Some(host),
@@ -182,6 +193,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
         Key::Queue => value::count(text, 0).map(Setting::Queue).map(whole),
         Key::QueueWait => value::span(text).map(Setting::QueueWait).map(whole),
         Key::MaxBody => body_size(text).map(Setting::MaxBody).map(whole),
+        Key::ProxyProtocol => ProxyProtocol::parse(text).map(Setting::ProxyProtocol).map(whole),
         Key::RateLimit => RateLimit::parse(text).map(Setting::RateLimit).map(whole),
         Key::RedirectTo => Fixed::parse(text).map(Setting::RedirectTo).map(whole),
         Key::RedirectHost => canonical_host(text).map(Setting::RedirectHost).map(whole),

@@ -153,7 +153,7 @@ fn sizes_rates_and_redirects() {
     let redirects = |redirects| Options { redirects, ..Options::default() };
     let size = |max_body| Options { max_body, ..Options::default() };
     let rate = |requests, burst| Options {
-        rate_limit: Some(RateLimit { requests, period: Period::Second, burst }),
+        rate_limit: Some(RateLimit { requests, period: Period::Second, burst, header: None }),
         ..Options::default()
     };
     let patient = |seconds| {
@@ -336,4 +336,12 @@ fn caps_and_queues() {
     ] {
         says(&[setting], &want, &Vec::from_iter(problem.as_deref()));
     }
+}
+
+#[test]
+fn the_proxy_protocol() {
+    let v2 = Options { proxy_protocol: Some(ProxyProtocol::V2), ..Options::default() };
+    says(&[("baton.proxy_protocol", "v2")], &v2, &[]);
+    let problem = "baton.proxy_protocol=2 is neither `v1` nor `v2`";
+    says(&[("baton.proxy_protocol", "2")], &Options::default(), &[problem]);
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::HealthCheck;
+use crate::protocol::options::proxy_protocol::ProxyProtocol;
 
 #[test]
 fn addresses() {
@@ -188,6 +189,11 @@ fn what_is_said_of_a_health_check() {
         (
             vec![path, ("baton.health.timeout", "1s"), ("baton.health.rise", "5")],
             Some(HealthCheck { timeout: second, rise: 5, ..usual() }),
+            None,
+        ),
+        (
+            vec![path, ("baton.proxy_protocol", "v1")],
+            Some(HealthCheck { proxy_protocol: Some(ProxyProtocol::V1), ..usual() }),
             None,
         ),
         (vec![path, ("baton.proto", "https")], Some(HealthCheck { tls: true, ..usual() }), None),

@@ -2,20 +2,22 @@
 
 use std::future::pending;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::hold::{Lack, Patience, Waited};
-use super::local::{Local, Peer};
+use super::local::{Local, Peer, Routing};
 use super::request::{ATTEMPTS, failed};
+use super::table::Route;
 use super::transport::{Socket, Transport};
 use super::tunnel::{End, Inside, Tunnel};
-use super::upstream::Pool;
-use super::upstream::balance::Tried;
+use super::upstream::balance::{Asker, Tried};
 use super::upstream::exchange::{Active, UpstreamError};
-use crate::protocol::snapshot::{Intervention, UpstreamProtocol};
+use super::upstream::gate::Pass;
+use crate::protocol::snapshot::Intervention;
 
 /// The path whose route has the upstreams: what is asked for nobody but they can read.
 const PATH: &[u8] = b"/";
@@ -45,22 +47,28 @@ pub async fn serve(
     mut socket: Socket,
     hello: BytesMut,
 ) -> std::io::Result<()> {
-    let (upstream, _active, idle) = match open(&local, &peer, name).await {
+    let Opened { transport, idle, _active, _pass } = match open(&local, &peer, name).await {
         Ok(opened) => opened,
         Err(alert) => return refuse(&mut socket, alert).await,
     };
     let client = End::stream(Transport::Plain(socket), hello);
-    let upstream = End::stream(upstream, BytesMut::new());
+    let upstream = End::stream(transport, BytesMut::new());
     let _tunnel = local.stats.tunnels.enter();
     let drain = local.drain.watch();
     Tunnel::new(client, upstream, Inside::Unknown).run(idle, &drain).await;
     Ok(())
 }
 
-type Opened = (Transport, Active, std::time::Duration);
+/// A connection to an upstream, and what ends with it.
+struct Opened {
+    transport: Transport,
+    /// How long nothing may move.
+    idle: Duration,
+    _active: Active,
+    _pass: Option<Pass>,
+}
 
 async fn open(local: &Rc<Local>, peer: &Peer, name: &str) -> Result<Opened, Alert> {
-    let idle = local.settings.timeouts.tunnel_idle;
     let mut patience = Patience::default();
     loop {
         let routing = local.routing();
@@ -72,9 +80,10 @@ async fn open(local: &Rc<Local>, peer: &Peer, name: &str) -> Result<Opened, Aler
         let lack = match (&host.intervention, host.pause()) {
             (Some(Intervention::Maintenance(_)), _) => return Err(Alert::InternalError),
             (_, Some(rest)) => Lack::Paused(rest),
-            (_, None) => match connect(local, peer, routing.pools.pool(route.pool)).await {
-                Ok((transport, active)) => return Ok((transport, active, idle)),
-                Err(lack) => lack,
+            (_, None) => match connect(local, peer, &routing, route).await {
+                Ok(opened) => return Ok(opened),
+                Err(Missed::Full) => return Err(Alert::InternalError),
+                Err(Missed::Lack(lack)) => lack,
             },
         };
         // A client that goes meanwhile is found out by the first write.
@@ -85,23 +94,47 @@ async fn open(local: &Rc<Local>, peer: &Peer, name: &str) -> Result<Opened, Aler
     }
 }
 
-async fn connect(local: &Rc<Local>, peer: &Peer, pool: &Pool) -> Result<(Transport, Active), Lack> {
+/// Why nobody was reached.
+enum Missed {
+    Lack(Lack),
+    /// Too many connections wait for an upstream that has as many as it may.
+    Full,
+}
+
+async fn connect(
+    local: &Rc<Local>,
+    peer: &Peer,
+    routing: &Routing,
+    route: &Route,
+) -> Result<Opened, Missed> {
+    let usual = &local.settings.timeouts;
+    let options = route.options.as_deref();
+    let timeouts = options.and_then(|options| options.timeouts(usual));
+    let timeouts = timeouts.as_ref().unwrap_or(usual);
+    let preamble = options.and_then(|options| options.preamble_for(peer, peer.address.ip()));
+    let pool = routing.pools.pool(route.pool);
+    let who = Asker::Connection(peer.address.ip());
     let mut tried = Tried::default();
     while tried.count() < ATTEMPTS {
-        let client = || peer.address.ip();
-        let picked = pool.pick(local.settings.balance, &tried, Instant::now(), client);
+        let picked = pool.pick(local.settings.balance, &tried, Instant::now(), &who);
         let Some(index) = picked else { break };
         let member = &pool.members[index];
+        let pass = match (&member.gate, pool.queue) {
+            (Some(gate), Some(queue)) => Some(gate.enter(queue).await.map_err(|_| Missed::Full)?),
+            _ => None,
+        };
         let active = Active::enter(member.upstream.clone());
         let address = member.upstream.address;
-        match local.connector.connect(address, UpstreamProtocol::Http, "").await {
+        match local.connector.bare(address, timeouts.connect, preamble.as_deref()).await {
             Ok(transport) => {
                 member.upstream.succeeded();
-                return Ok((transport, active));
+                let idle = timeouts.tunnel_idle;
+                return Ok(Opened { transport, idle, _active: active, _pass: pass });
             }
             Err(error) => failed(local, member, &UpstreamError::Connect(error)),
         }
         tried.add(index);
     }
-    Err(if pool.members.is_empty() { Lack::Vacant } else { Lack::Refused })
+    let is_vacant = pool.members.is_empty();
+    Err(Missed::Lack(if is_vacant { Lack::Vacant } else { Lack::Refused }))
 }

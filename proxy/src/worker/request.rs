@@ -18,7 +18,7 @@ use super::record::Record;
 use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, relay};
 use super::route_options::{Admission, OptionClient, Refusal, RouteOptions};
 use super::tunnel::{End, Inside};
-use super::upstream::balance::Tried;
+use super::upstream::balance::{Asker, Tried};
 use super::upstream::exchange::{Exchange, Request, UpstreamError};
 use super::upstream::gate::{Gate, Pass, Queue};
 use super::upstream::{Member, Pool, Pools};
@@ -275,14 +275,14 @@ async fn enter<D: Downstream>(gate: &Gate, queue: Queue, client: &mut D) -> Ente
     tokio::select! {
         biased;
         entered = gate.enter(queue) => entered.map_or(Entered::Full, Entered::Pass),
-        () = std::future::poll_fn(|cx| client.poll_gone(cx)) => Entered::Gone,
+        () = poll_fn(|cx| client.poll_gone(cx)) => Entered::Gone,
     }
 }
 
 fn next(local: &Local, pool: &Pool, request: &Request<'_>, tried: &Tried) -> Option<usize> {
     let open = tried.count() < ATTEMPTS;
     let now = tokio::time::Instant::now();
-    open.then(|| pool.pick(local.settings.balance, tried, now, request)).flatten()
+    open.then(|| pool.pick(local.settings.balance, tried, now, &Asker::Request(request))).flatten()
 }
 
 /// How one attempt went.

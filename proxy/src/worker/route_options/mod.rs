@@ -195,8 +195,13 @@ impl RouteOptions {
         client: &Client<'_>,
         head: &RequestHead,
     ) -> Option<Vec<u8>> {
+        let _asked_for = self.proxy_protocol?;
+        self.preamble_for(peer, client.origin(head))
+    }
+
+    /// As [`RouteOptions::preamble`], for a client at `origin`.
+    pub fn preamble_for(&self, peer: &Peer, origin: IpAddr) -> Option<Vec<u8>> {
         let version = self.proxy_protocol?;
-        let origin = client.origin(head);
         // The port of a client is known to the proxy before this one, if there is one.
         let is_peer = origin == peer.address.ip().to_canonical();
         let port = if is_peer { peer.address.port() } else { 0 };

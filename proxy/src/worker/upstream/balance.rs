@@ -2,6 +2,7 @@
 //! cookie belongs to.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 
 use http::HeaderValue;
 use tokio::time::Instant;
@@ -9,6 +10,7 @@ use tokio::time::Instant;
 use super::exchange::Request;
 use super::{Member, Pool};
 use crate::protocol::settings::Balance;
+use crate::worker::message::Fields;
 
 /// Members of a pool that one request has tried, by index.
 #[derive(Debug, Default)]
@@ -24,6 +26,30 @@ impl Tried {
     }
 }
 
+/// Who asks a pool for a member.
+#[derive(Debug, Clone, Copy)]
+pub enum Asker<'a> {
+    Request(&'a Request<'a>),
+    /// Of which nothing is known but where it comes from.
+    Connection(IpAddr),
+}
+
+impl<'a> Asker<'a> {
+    fn client(&self) -> IpAddr {
+        match self {
+            Asker::Request(request) => request.client.origin(request.head),
+            Asker::Connection(address) => address.to_canonical(),
+        }
+    }
+
+    fn fields(&self) -> Option<&'a Fields> {
+        match self {
+            Asker::Request(request) => Some(&request.head.fields),
+            Asker::Connection(_) => None,
+        }
+    }
+}
+
 impl Pool {
     /// The member for the next attempt of a request: one that is not left out where there is one,
     /// else the one that comes back soonest. `None` when all were tried. `usual` is how pools take turns
@@ -33,26 +59,26 @@ impl Pool {
         usual: Balance,
         tried: &Tried,
         now: Instant,
-        request: &Request<'_>,
+        who: &Asker<'_>,
     ) -> Option<usize> {
         let open = |index: &usize| !tried.0.contains(index);
         let healthy: Vec<usize> = (0..self.members.len())
             .filter(open)
             .filter(|&index| !self.members[index].upstream.is_ejected(now))
             .collect();
-        let mine = self.sticky.as_ref().and_then(|sticky| sticky.named(&request.head.fields));
+        let mine = self.sticky.as_ref().and_then(|sticky| sticky.named(who.fields()?));
         if let Some(mine) = mine.filter(|mine| healthy.contains(mine)) {
             return Some(mine);
         }
         let healthy = if self.queue.is_some() { self.with_room(healthy) } else { healthy };
-        let client = || request.client.origin(request.head);
+        let client = || who.client();
         match (healthy.as_slice(), self.balance.unwrap_or(usual)) {
             ([], _) => (0..self.members.len())
                 .filter(open)
                 .min_by_key(|&index| self.members[index].upstream.ejected_until()),
             ([only], _) => Some(*only),
             (several, _) if self.balance_header.is_some() => {
-                let field = self.balance_header.as_ref().and_then(|n| request.head.fields.get(n));
+                let field = self.balance_header.as_ref().and_then(|n| who.fields()?.get(n));
                 field.map_or_else(|| self.owner(several, client()), |f| self.owner(several, f))
             }
             (several, Balance::RoundRobin) => self.next_turn(several),
@@ -140,7 +166,7 @@ mod tests {
     use crate::protocol::snapshot::{self, Host, Route, Snapshot, StickyKey};
     use crate::worker::fields::Client;
     use crate::worker::host_book::HostBook;
-    use crate::worker::message::{Fields, RequestHead};
+    use crate::worker::message::RequestHead;
     use crate::worker::table::Table;
     use crate::worker::upstream::Pools;
 
@@ -195,7 +221,7 @@ mod tests {
             timeouts: &Timeouts::default(),
             preamble: None,
         };
-        pool.pick(balance, tried, now, &request)
+        pool.pick(balance, tried, now, &Asker::Request(&request))
     }
 
     fn pick(pool: &Pool, balance: Balance, tried: &Tried, now: Instant) -> Option<usize> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -43,11 +44,7 @@ impl Connector {
         request: &Request<'_>,
     ) -> io::Result<Transport> {
         let connecting = async {
-            let mut socket = TcpStream::connect(address).await?;
-            socket.set_nodelay(true)?;
-            if let Some(preamble) = request.preamble {
-                socket.write_all(preamble).await?;
-            }
+            let socket = dial(address, request.preamble).await?;
             let config = match protocol {
                 UpstreamProtocol::Http | UpstreamProtocol::Grpc => {
                     return Ok(Transport::Plain(Socket::Tcp(socket)));
@@ -65,4 +62,28 @@ impl Connector {
             .await
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
     }
+
+    /// A connection on which nothing is spoken but what the client says.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`].
+    pub async fn bare(
+        &self,
+        address: SocketAddr,
+        limit: Duration,
+        preamble: Option<&[u8]>,
+    ) -> io::Result<Transport> {
+        let dialled = timeout(limit, dial(address, preamble)).await;
+        let socket = dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        Ok(Transport::Plain(Socket::Tcp(socket)))
+    }
+}
+
+async fn dial(address: SocketAddr, preamble: Option<&[u8]>) -> io::Result<TcpStream> {
+    let mut socket = TcpStream::connect(address).await?;
+    socket.set_nodelay(true)?;
+    if let Some(preamble) = preamble {
+        socket.write_all(preamble).await?;
+    }
+    Ok(socket)
 }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use baton_load::Upstream;
-use baton_tests::{Baton, Config, Recorder, exchange};
+use baton_tests::{Baton, Config, Recorder, exchange, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::stage::get;
+use crate::stage::{LIMIT, get};
+use crate::websocket::{GOING_AWAY, http1_tunnel};
 
 const HOST: &str = "towards.test";
 const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
@@ -97,4 +98,26 @@ async fn requests_with_the_same_key_share_a_rate() {
     for (key, want) in [("a", 200), ("a", 200), ("b", 200), ("a", 429), ("b", 200), ("b", 429)] {
         assert_eq!(ask(key).await, want, "{key}");
     }
+}
+
+#[tokio::test]
+async fn what_is_in_progress_at_an_upstream_that_has_left_ends_in_time() {
+    let goes = Upstream::start("goes").await.expect("upstream");
+    let stays = Upstream::start("stays").await.expect("upstream");
+    let more = plain("drain = \"100ms\"");
+    let config = |address| Config::new().route_with(crate::PLAIN, &[address], &more);
+    let baton = Baton::start(config(goes.address())).await;
+    let mut tunnel = http1_tunnel(&baton).await;
+    let slow = format!(
+        "GET /slow?ms=60000 HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
+        crate::PLAIN
+    );
+    let slow = tokio::spawn(exchange(baton.http_address(), slow));
+    until("both at the upstream", LIMIT, async || (goes.requests() == 2).then_some(())).await;
+    baton.reconfigure(&config(stays.address()));
+    let mut goodbye = [0; 4];
+    tunnel.read_exact(&mut goodbye).await.expect("a goodbye");
+    assert_eq!(goodbye, GOING_AWAY);
+    let head = slow.await.expect("no panic");
+    assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
 }

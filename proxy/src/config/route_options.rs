@@ -30,6 +30,7 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     options.max_requests = section.optional("max_requests", value::number(1..=1_000_000));
     options.queue = section.optional("queue", value::number(0..=1_000_000));
     options.queue_wait = section.optional("queue_wait", value::duration);
+    options.drain = section.optional("drain", value::duration);
     options.proxy_protocol = section.optional("proxy_protocol", said(ProxyProtocol::parse));
     section.table("timeout", |section| {
         let timeouts = &mut options.timeouts;

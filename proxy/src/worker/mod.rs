@@ -15,6 +15,7 @@ pub mod hold;
 pub mod host_book;
 pub mod http1;
 pub mod http2;
+pub mod leaving;
 pub mod linger;
 pub mod local;
 pub mod message;

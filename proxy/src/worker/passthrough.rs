@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
 use super::hold::{Lack, Patience, Waited};
+use super::leaving::Leaving;
 use super::local::{Local, Peer, Routing};
 use super::request::{ATTEMPTS, failed};
 use super::table::Route;
@@ -47,7 +48,8 @@ pub async fn serve(
     mut socket: Socket,
     hello: BytesMut,
 ) -> std::io::Result<()> {
-    let Opened { transport, idle, _active, _pass } = match open(&local, &peer, name).await {
+    let Opened { transport, idle, leaving, _active, _pass } = match open(&local, &peer, name).await
+    {
         Ok(opened) => opened,
         Err(alert) => return refuse(&mut socket, alert).await,
     };
@@ -55,7 +57,7 @@ pub async fn serve(
     let upstream = End::stream(transport, BytesMut::new());
     let _tunnel = local.stats.tunnels.enter();
     let drain = local.drain.watch();
-    Tunnel::new(client, upstream, Inside::Unknown).run(idle, &drain).await;
+    Tunnel::new(client, upstream, Inside::Unknown).run(idle, &drain, leaving).await;
     Ok(())
 }
 
@@ -64,6 +66,7 @@ struct Opened {
     transport: Transport,
     /// How long nothing may move.
     idle: Duration,
+    leaving: Option<Box<Leaving>>,
     _active: Active,
     _pass: Option<Pass>,
 }
@@ -112,6 +115,7 @@ async fn connect(
     let timeouts = options.and_then(|options| options.timeouts(usual));
     let timeouts = timeouts.as_ref().unwrap_or(usual);
     let preamble = options.and_then(|options| options.preamble_for(peer, peer.address.ip()));
+    let drain = options.and_then(|options| options.drain());
     let pool = routing.pools.pool(route.pool);
     let who = Asker::Connection(peer.address.ip());
     let mut tried = Tried::default();
@@ -128,8 +132,14 @@ async fn connect(
         match local.connector.bare(address, timeouts.connect, preamble.as_deref()).await {
             Ok(transport) => {
                 member.upstream.succeeded();
-                let idle = timeouts.tunnel_idle;
-                return Ok(Opened { transport, idle, _active: active, _pass: pass });
+                let leaving = drain.map(|limit| Leaving::watch(local, &member.upstream, limit));
+                return Ok(Opened {
+                    transport,
+                    idle: timeouts.tunnel_idle,
+                    leaving: leaving.map(Box::new),
+                    _active: active,
+                    _pass: pass,
+                });
             }
             Err(error) => failed(local, member, &UpstreamError::Connect(error)),
         }

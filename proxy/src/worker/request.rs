@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::find::{Found, find_host, find_route};
 use super::hold::{Lack, Patience, Waited};
+use super::leaving::Leaving;
 use super::local::{Local, Peer};
 use super::message::{RequestHead, ResponseHead};
 use super::page::Page;
@@ -46,6 +47,8 @@ pub struct Switch {
     pub inside: Inside,
     /// How long nothing may move in it.
     pub idle: Duration,
+    /// Whether the upstream has left.
+    pub leaving: Option<Box<Leaving>>,
     /// A tunnel is a request in progress, where these are counted.
     pub pass: Option<Pass>,
 }
@@ -97,6 +100,7 @@ pub async fn serve<D: Downstream>(
             more: &[],
             timeouts: &local.settings.timeouts,
             preamble: None,
+            drain: None,
         };
         let forwarded = match (host.pause(), &route.options) {
             (Some(rest), _) => Forwarded::Nowhere(Lack::Paused(rest), Page::PAUSED),
@@ -162,6 +166,7 @@ async fn serve_with<D: Downstream>(
     let timeouts = timeouts.as_ref().unwrap_or(request.timeouts);
     let preamble = options.preamble(peer, request.client, &head);
     let request = Request { head: &head, timeouts, preamble: preamble.as_deref(), ..request };
+    let request = Request { drain: options.drain(), ..request };
     forward(local, pool, &request, hsts, &mut client, record).await
 }
 
@@ -332,7 +337,16 @@ async fn attempt<D: Downstream>(
         hsts,
     };
     let body = request.head.body;
-    match relay(client, &mut exchange, body, bounds, &mut record.progress).await {
+    let mut leaving =
+        request.drain.map(|limit| Box::new(Leaving::watch(local, &member.upstream, limit)));
+    let relayed = relay(client, &mut exchange, body, bounds, &mut record.progress);
+    let Some(relayed) = unless_left(relayed, leaving.as_deref_mut()).await else {
+        return match record.progress.status {
+            Some(_) => Attempt::Ended(Outcome::Broken),
+            None => Attempt::Answer(Page::GATEWAY_TIMEOUT),
+        };
+    };
+    match relayed {
         Ok(Finished::Complete) => {
             member.upstream.succeeded();
             exchange.release(local);
@@ -349,6 +363,7 @@ async fn attempt<D: Downstream>(
                         head,
                         inside,
                         idle,
+                        leaving,
                         pass: None,
                     })))
                 }
@@ -356,6 +371,18 @@ async fn attempt<D: Downstream>(
             }
         }
         Err(failure) => after(local, member, request.head, exchange.is_reused(), failure),
+    }
+}
+
+/// `None` when the upstream has left, and its time is over.
+async fn unless_left<T>(work: impl Future<Output = T>, leaving: Option<&mut Leaving>) -> Option<T> {
+    match leaving {
+        None => Some(work.await),
+        Some(leaving) => tokio::select! {
+            biased;
+            done = work => Some(done),
+            () = leaving.over() => None,
+        },
     }
 }
 

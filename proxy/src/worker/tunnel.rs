@@ -8,16 +8,19 @@ use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWrite;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::drain::{DrainWatch, Phase};
 use super::http2::body::{Receiving, Sending};
+use super::leaving::Leaving;
 use super::message::{Part, Upgrade};
 use super::transport::{Transport, poll_read_some};
 use super::websocket::{Frames, close_to_client, close_to_server};
 
 /// Bytes read at once, and held for an end that does not take them.
 const CHUNK: usize = 16 * 1024;
+/// For a close frame on its way.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// One end of a tunnel.
 #[derive(Debug)]
@@ -86,14 +89,35 @@ impl Tunnel {
     }
 
     /// Moves bytes until both ends are done, one of them fails, nothing moved for `idle`, or the
-    /// drain says that tunnels end. A WebSocket ends with a close frame to both ends then.
-    pub async fn run(mut self, idle: Duration, drain: &DrainWatch) -> Moved {
-        self.run_until_drained(idle, drain).await;
-        if drain.is_at(Phase::CloseTunnels) {
-            poll_fn(|cx| match self.poll_goodbye(cx) {
-                Poll::Ready(_) => Poll::Ready(()),
-                Poll::Pending => drain.poll(cx, Phase::CloseAll),
-            })
+    /// drain says that tunnels end, or the time of an upstream that has left is over. A WebSocket ends
+    /// with a close frame to both ends then.
+    pub async fn run(
+        mut self,
+        idle: Duration,
+        drain: &DrainWatch,
+        leaving: Option<Box<Leaving>>,
+    ) -> Moved {
+        let has_left = match leaving {
+            None => {
+                self.run_until_drained(idle, drain).await;
+                false
+            }
+            Some(mut leaving) => tokio::select! {
+                biased;
+                () = self.run_until_drained(idle, drain) => false,
+                () = leaving.over() => true,
+            },
+        };
+        if has_left || drain.is_at(Phase::CloseTunnels) {
+            // In a drain CloseAll is the limit.
+            let limit = if has_left { GOODBYE } else { Duration::MAX };
+            let _told = timeout(
+                limit,
+                poll_fn(|cx| match self.poll_goodbye(cx) {
+                    Poll::Ready(_) => Poll::Ready(()),
+                    Poll::Pending => drain.poll(cx, Phase::CloseAll),
+                }),
+            )
             .await;
         }
         Moved { to_client: self.to_client.moved }

@@ -151,7 +151,7 @@ impl Key {
 }
 
 /// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 2] = ["priority", "drain"];
+const LATER_LABELS: [&str; 1] = ["priority"];
 /// A key that is further away than this from what was written is no help.
 const NEAR: usize = 3;
 
@@ -441,7 +441,8 @@ mod tests {
             ("x.y.z", Some("is not known")),
             (".host", Some("is not known; the nearest is `baton.host`")),
             ("sticky", None),
-            ("drain", Some("is not supported yet")),
+            ("drain", None),
+            ("priority", Some("is not supported yet")),
             ("timeout.response_head", None),
             (
                 "timeout.response_haed",

@@ -26,6 +26,11 @@ pub(in crate::controller) fn span(text: &str) -> Result<Duration, String> {
     time_span(text).map_err(|_| "is not a duration from 1ms to 366d, as 30s or 10m".to_owned())
 }
 
+/// As [`span`]; a bare number is seconds.
+pub(in crate::controller) fn seconds(text: &str) -> Result<Duration, String> {
+    span(text).or_else(|problem| span(&format!("{text}s")).map_err(|_| problem))
+}
+
 /// Of requests.
 pub(in crate::controller) fn count(text: &str, least: u32) -> Result<u32, String> {
     const MOST: u32 = 1_000_000;

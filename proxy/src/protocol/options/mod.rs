@@ -50,6 +50,8 @@ pub struct Options {
     /// How long they wait; `None`: 5 s.
     pub queue_wait: Option<Duration>,
     pub timeouts: RouteTimeouts,
+    /// How long what is in progress at an upstream may last once it has left; `None`: as long as it takes.
+    pub drain: Option<Duration>,
     /// Upstreams are told in front of each connection whom it is for.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Who else is asked.
@@ -94,6 +96,7 @@ impl Options {
             ("max_body", self.max_body > 0),
             ("max_requests", self.max_requests.is_some()),
             ("proxy_protocol", self.proxy_protocol.is_some()),
+            ("drain", self.drain.is_some()),
             ("rate_limit", self.rate_limit.is_some()),
             ("redirect.to", redirects.to.is_some()),
             ("redirect.host", redirects.host.is_some()),

@@ -338,7 +338,9 @@ async fn serve_stream(
             let _tunnel = local.stats.tunnels.enter();
             let _held = Held::enter(&tunnels);
             let drain = local.drain.watch();
-            Tunnel::new(end, switch.upstream, switch.inside).run(switch.idle, &drain).await;
+            Tunnel::new(end, switch.upstream, switch.inside)
+                .run(switch.idle, &drain, switch.leaving)
+                .await;
         }
     }
 }

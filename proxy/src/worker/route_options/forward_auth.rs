@@ -132,6 +132,7 @@ impl ForwardAuth {
             more: &more,
             timeouts: &local.settings.timeouts,
             preamble: None,
+            drain: None,
         };
         let mut fresh = false;
         loop {

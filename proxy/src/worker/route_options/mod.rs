@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -74,6 +75,7 @@ pub struct RouteOptions {
     /// 0 is no limit.
     max_body: u64,
     timeouts: RouteTimeouts,
+    drain: Option<Duration>,
     proxy_protocol: Option<ProxyProtocol>,
     redirects: Redirects,
     rate_limit: Option<RateLimit>,
@@ -111,6 +113,7 @@ impl RouteOptions {
             compress: options.compress,
             max_body: options.max_body,
             timeouts: options.timeouts,
+            drain: options.drain,
             proxy_protocol: options.proxy_protocol,
             redirects: options.redirects,
             rate_limit: options.rate_limit,
@@ -207,6 +210,11 @@ impl RouteOptions {
         let port = if is_peer { peer.address.port() } else { 0 };
         let destination = SocketAddr::new(peer.local_ip, peer.local_port);
         Some(version.head(SocketAddr::new(origin, port), destination))
+    }
+
+    /// How long a request may last once its upstream has left.
+    pub fn drain(&self) -> Option<Duration> {
+        self.drain
     }
 
     fn is_too_large(&self, length: u64) -> bool {

@@ -220,6 +220,7 @@ mod tests {
             more: &[],
             timeouts: &Timeouts::default(),
             preamble: None,
+            drain: None,
         };
         pool.pick(balance, tried, now, &Asker::Request(&request))
     }

@@ -168,6 +168,8 @@ pub struct Request<'a> {
     pub timeouts: &'a Timeouts,
     /// Stands in front of the connection, which then is for this request alone.
     pub preamble: Option<&'a [u8]>,
+    /// How long it may last once its upstream has left; `None`: as long as it takes.
+    pub drain: Option<Duration>,
 }
 
 impl Request<'_> {

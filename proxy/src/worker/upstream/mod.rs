@@ -128,6 +128,11 @@ impl Pools {
         &self.asked[index]
     }
 
+    /// Whether it is in a pool of this snapshot, or is asked by a route of it.
+    pub fn has(&self, upstream: (std::net::SocketAddr, snapshot::UpstreamProtocol)) -> bool {
+        self.upstreams.contains_key(&upstream)
+    }
+
     /// Closes connections that waited too long or that the upstream has closed.
     pub fn sweep(&self, now: Instant) {
         self.upstreams.values().for_each(|upstream| upstream.idle.borrow_mut().sweep(now));

@@ -52,10 +52,8 @@ impl Sticky {
             cookie.trim_ascii().strip_prefix(self.name.as_bytes())?.strip_prefix(b"=")
         });
         values.find_map(|value| {
-            let is_it = |known: &Box<str>| {
-                constant_time::verify_slices_are_equal(known.as_bytes(), value).is_ok()
-            };
-            self.values.iter().position(is_it)
+            let is_it = |known: &[u8]| constant_time::verify_slices_are_equal(known, value).is_ok();
+            self.values.iter().position(|known| is_it(known.as_bytes()))
         })
     }
 

@@ -12,6 +12,7 @@ pub(in crate::controller::routes) enum Key {
     Sticky,
     Allow,
     Deny,
+    Drain,
     AuthBasic,
     AuthForward,
     ForwardHeaders,
@@ -45,11 +46,12 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 23] = [
+const PLAIN: [(&str, Key); 24] = [
     ("balance", Key::Balance),
     ("sticky", Key::Sticky),
     ("allow", Key::Allow),
     ("deny", Key::Deny),
+    ("drain", Key::Drain),
     ("auth.basic", Key::AuthBasic),
     ("auth.forward", Key::AuthForward),
     ("auth.forward_headers", Key::ForwardHeaders),
@@ -79,11 +81,12 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
 pub(in crate::controller::routes) const FOREIGN: [(&str, Key); 1] = [("loadbalance", Key::Balance)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 29] = [
+pub(in crate::controller::routes) const LABELS: [&str; 30] = [
     "balance",
     "sticky",
     "allow",
     "deny",
+    "drain",
     "auth.basic",
     "auth.forward",
     "auth.forward_headers",

@@ -48,6 +48,7 @@ enum Setting {
     ForwardHeaders(Vec<String>),
     Compress(bool),
     MaxBody(u64),
+    Drain(Duration),
     MaxRequests(u32),
     Queue(u32),
     QueueWait(Duration),
@@ -137,6 +138,7 @@ impl Said {
                 Setting::Timeout(limit) => {
                     wait.into_iter().for_each(|wait| options.timeouts.set(wait, limit));
                 }
+                Setting::Drain(limit) => options.drain = Some(limit),
                 Setting::MaxBody(bytes) => options.max_body = bytes,
                 Setting::MaxRequests(most) => options.max_requests = Some(most),
                 Setting::Queue(length) => options.queue = Some(length),
@@ -192,6 +194,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
         Key::MaxRequests => value::count(text, 1).map(Setting::MaxRequests).map(whole),
         Key::Queue => value::count(text, 0).map(Setting::Queue).map(whole),
         Key::QueueWait => value::span(text).map(Setting::QueueWait).map(whole),
+        Key::Drain => value::seconds(text).map(Setting::Drain).map(whole),
         Key::MaxBody => body_size(text).map(Setting::MaxBody).map(whole),
         Key::ProxyProtocol => ProxyProtocol::parse(text).map(Setting::ProxyProtocol).map(whole),
         Key::RateLimit => RateLimit::parse(text).map(Setting::RateLimit).map(whole),

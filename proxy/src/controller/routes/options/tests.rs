@@ -345,3 +345,18 @@ fn the_proxy_protocol() {
     let problem = "baton.proxy_protocol=2 is neither `v1` nor `v2`";
     says(&[("baton.proxy_protocol", "2")], &Options::default(), &[problem]);
 }
+
+#[test]
+fn how_long_an_upstream_that_has_left_may_take() {
+    let drain =
+        |seconds| Options { drain: Some(Duration::from_secs(seconds)), ..Options::default() };
+    for (value, want, problem) in [
+        ("30", drain(30), None),
+        ("2m", drain(120), None),
+        ("0", Options::default(), Some("baton.drain=0 is not a duration")),
+        ("soon", Options::default(), Some("baton.drain=soon is not a duration")),
+        ("off", Options::default(), None),
+    ] {
+        says(&[("baton.drain", value)], &want, &Vec::from_iter(problem));
+    }
+}

@@ -1,6 +1,6 @@
 //! TLS that the upstream ends. The upstream is a baton of its own, with a CA of its own.
 
-use baton_load::{Load, Target, Upstream};
+use baton_load::{Kind, Load, Target, Upstream};
 use baton_tests::{Baton, Config, exchange};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -17,8 +17,12 @@ struct Pair {
 
 impl Pair {
     async fn start(more: &str) -> Self {
+        Pair::with(more, |inner| inner).await
+    }
+
+    async fn with(more: &str, inner: impl FnOnce(Config) -> Config) -> Self {
         let upstream = Upstream::start("inner").await.expect("upstream");
-        let inner = Baton::start(routed_to(&upstream.address())).await;
+        let inner = Baton::start(inner(routed_to(&upstream.address()))).await;
         let front = Baton::start(in_front(&inner, more)).await;
         Pair { front, inner, _upstream: upstream }
     }
@@ -96,6 +100,15 @@ async fn who_may_not_come_and_what_nobody_answers_gets_an_alert() {
     assert!(gone.contains("internal error"), "{gone}");
     // What is no TLS is closed as ever.
     assert!(!exchange(address, "GET / HTTP/1.1\r\n\r\n").await.contains("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn the_upstream_can_be_told_of_the_client() {
+    // From this address it takes nothing that does not begin with the header.
+    let told = |inner: Config| inner.top("proxy_protocol = [\"127.0.0.1\"]");
+    let pair = Pair::with("proxy_protocol = \"v2\"", told).await;
+    let load = Load::new(pair.target()).clients(Kind::Http2 { streams: 2 }, 2).requests(20);
+    nobody_felt_anything(&load.start().finish().await);
 }
 
 /// The first flight of a client, made by the library that real clients use.

@@ -427,7 +427,8 @@ impl Draft {
 
 /// What a route says of its requests, and not of its connections.
 fn unseen(route: &RouteEntry) -> Vec<String> {
-    const OF_CONNECTIONS: [&str; 4] = ["allow", "deny", "balance", "compress"];
+    const OF_CONNECTIONS: [&str; 7] =
+        ["allow", "deny", "balance", "compress", "max_requests", "proxy_protocol", "timeout"];
     let path = route.path.to_string();
     let mut unseen = route.options.names();
     // Compression is on unless somebody says otherwise.

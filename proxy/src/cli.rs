@@ -22,6 +22,7 @@ use crate::sys;
 /// their environment (VIRTUAL_HOST and friends) or labels (baton.host).
 #[derive(Debug, Parser)]
 #[command(
+    name = "baton",
     version,
     propagate_version = true,
     after_help = "\
@@ -73,6 +74,14 @@ pub enum Command {
     /// Enter the worker's sandbox, and try what it has to refuse
     #[command(hide = true)]
     SandboxTest(SandboxTestArgs),
+    /// Write man pages and completions for shells into a directory; packages carry them
+    #[command(hide = true)]
+    Manual(ManualArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ManualArgs {
+    pub directory: PathBuf,
 }
 
 #[derive(Debug, Args)]
@@ -316,6 +325,13 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    /// As scripts and packages ask for it.
+    #[test]
+    fn it_calls_itself_as_it_is_called() {
+        let version = concat!("baton ", env!("CARGO_PKG_VERSION"), "\n");
+        assert_eq!(Cli::command().render_version(), version);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod config;
 pub mod controller;
 pub mod demo;
 mod log;
+pub mod manual;
 pub mod protocol;
 mod sys;
 pub mod worker;

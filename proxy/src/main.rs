@@ -24,7 +24,7 @@ use baton::controller::{check, compose, upgrade};
 use baton::protocol::WORKER_NAME;
 use baton::protocol::settings::Sandbox;
 use baton::worker::sandbox::self_test;
-use baton::{demo, worker};
+use baton::{demo, manual, worker};
 use clap::Parser;
 use http::Method;
 use serde::Serialize;
@@ -56,6 +56,7 @@ fn main() -> ExitCode {
         Command::Worker(args) => serve_public(&args),
         Command::Preflight => preflight(),
         Command::SandboxTest(args) => test_sandbox(&args),
+        Command::Manual(args) => manual::write(&args.directory).map_err(Into::into),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,7 +13,8 @@ in_modes! {
     a_controller_killed_while_workers_start_is_followed_by_another,
     a_controller_killed_right_after_the_flip_is_followed_by_another,
     a_controller_killed_while_generations_drain_is_followed_by_another,
-    an_idle_worker_that_hangs_is_not_waited_for;
+    an_idle_worker_that_hangs_is_not_waited_for,
+    a_controller_that_leaves_is_followed_by_another;
     ebpf:
     a_controller_killed_during_a_canary_is_followed_by_another,
 }
@@ -34,6 +35,23 @@ async fn workers_serve_on_without_a_controller_and_the_next_one_takes_them_over(
     tunnels_lived_on(&load.stop().await);
     stage.draining_at_most(0).await;
     assert_eq!(stage.baton.left_workers().len(), 1);
+}
+
+/// `systemctl restart` asks for it.
+async fn a_controller_that_leaves_is_followed_by_another(mode: Mode) {
+    let mut stage = Stage::start(mode).await;
+    let load = stage.mixed_load().await;
+    // One drains meanwhile, with tunnels in it.
+    stage.hand_over(&stage.with_streams(50));
+    let status = stage.baton.leave().await;
+    assert!(status.success(), "{status}");
+    more_requests(&load, 200).await;
+    assert!(!stage.baton.left_workers().is_empty());
+    stage.baton.start_controller();
+    taken_over(&stage.baton, 3).await;
+    more_requests(&load, 200).await;
+    tunnels_lived_on(&load.stop().await);
+    stage.draining_at_most(0).await;
 }
 
 async fn a_controller_killed_while_workers_start_is_followed_by_another(mode: Mode) {

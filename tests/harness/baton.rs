@@ -80,6 +80,12 @@ impl Baton {
         self.ended().await;
     }
 
+    /// SIGUSR1: the controller ends, and its workers serve on.
+    pub async fn leave(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGUSR1);
+        self.ended().await
+    }
+
     /// Starts another controller with the same files, after [`Baton::kill_controller`].
     pub fn start_controller(&mut self) {
         self.child = run(self.directory(), &self.variables);

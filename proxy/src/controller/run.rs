@@ -170,8 +170,11 @@ async fn control(
     };
     let ended = controller.run(&mut signals, begun.next).await.map_err(RunError::Resume)?;
 
-    let Controller { generations, prober, metrics, .. } = ended;
-    generations.join().await;
+    let Controller { generations, prober, metrics, stop, .. } = ended;
+    match stop {
+        Stop::Leaving => generations.leave().await,
+        _ => generations.join().await,
+    }
     metrics.stop().await;
     admin.stop().await;
     acme.stop().await;

@@ -12,6 +12,8 @@ pub enum Signal {
     Stop,
     /// SIGUSR2
     Upgrade,
+    /// SIGUSR1
+    Leave,
 }
 
 /// All of them, caught from now on.
@@ -22,6 +24,7 @@ pub struct Signals {
     interrupt: Stream,
     quit: Stream,
     user2: Stream,
+    user1: Stream,
 }
 
 impl Signals {
@@ -34,6 +37,7 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             quit: signal(SignalKind::quit())?,
             user2: signal(SignalKind::user_defined2())?,
+            user1: signal(SignalKind::user_defined1())?,
         })
     }
 
@@ -45,6 +49,7 @@ impl Signals {
             Some(()) = self.interrupt.recv() => Signal::Stop,
             Some(()) = self.quit.recv() => Signal::Stop,
             Some(()) = self.user2.recv() => Signal::Upgrade,
+            Some(()) = self.user1.recv() => Signal::Leave,
         }
     }
 }

@@ -94,10 +94,12 @@ pub enum Stop {
     NotAsked,
     Draining,
     AtOnce,
+    /// Without the workers, which serve on: the next controller is about to start.
+    Leaving,
 }
 
 impl Controller<'_> {
-    /// Runs until every worker is gone, and returns what is left to be ended. `next` is what the
+    /// Runs until every worker is gone, or shall be left, and returns what is left to be ended. `next` is what the
     /// program before this one has left to do.
     ///
     /// # Errors
@@ -152,6 +154,9 @@ impl Controller<'_> {
             if let Some(becoming) = becoming {
                 return Leave::Become(becoming);
             }
+            if self.stop == Stop::Leaving {
+                return Leave::Stopped;
+            }
             self.take_over_when_ready();
             let heard_of_docker = self.docker_has_spoken();
             if !ready && (heard_of_docker || Instant::now() >= first_list_limit) {
@@ -179,7 +184,15 @@ impl Controller<'_> {
                 self.stop = Stop::AtOnce;
                 self.generations.kill_all().await;
             }
-            (Signal::Stop, Stop::AtOnce) => {}
+            (Signal::Leave, Stop::NotAsked) => {
+                tracing::info!(
+                    "leaving: workers serve on, and the next controller takes them over"
+                );
+                self.stop = Stop::Leaving;
+                notify(&[NotifyState::Stopping]);
+            }
+            // It drains already, or has left.
+            (Signal::Stop, Stop::AtOnce | Stop::Leaving) | (Signal::Leave, _) => {}
             (Signal::Upgrade, _) => match self.upgrade(UpgradeOrder::default()) {
                 Ok(becoming) => return Some(becoming),
                 Err(Refused { error, .. }) => tracing::error!("upgrade refused: {error}"),

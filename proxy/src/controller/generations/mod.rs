@@ -353,6 +353,13 @@ impl Generations {
         }
     }
 
+    /// Lets go of all workers for good: they serve on until the next controller finds them.
+    pub async fn leave(mut self) {
+        self.abandon_handoff();
+        // Dropped, it would take along the sockets at which they are found.
+        std::mem::forget(self.freeze().await);
+    }
+
     pub async fn join(self) {
         self.active.join().await;
         for worker in self.draining {

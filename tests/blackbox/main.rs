@@ -32,6 +32,7 @@ mod http2_attacks;
 mod http2_conformance;
 mod https_method;
 mod hung_worker;
+mod image;
 mod interventions;
 mod metrics;
 mod orphans;

@@ -37,7 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve, in the foreground. SIGHUP reloads, SIGUSR2 upgrades; SIGTERM, SIGINT and SIGQUIT drain and stop, a
-    /// second one stops at once
+    /// second one stops at once; SIGUSR1 leaves the workers to the next controller
     Run(RunArgs),
     /// Show baton at work: upstreams, load and changes under that load; needs nothing installed
     Demo(DemoArgs),

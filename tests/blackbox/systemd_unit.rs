@@ -54,6 +54,9 @@ fn the_user_of_the_unit_is_made_by_sysusers() {
     assert!(made.status.success(), "{made:?}");
     let users = std::fs::read_to_string(root.path().join("etc/passwd")).expect("passwd");
     assert!(users.starts_with("baton:"), "{users}");
+    // Where Docker comes later: the unit asks for its group.
+    let groups = std::fs::read_to_string(root.path().join("etc/group")).expect("group");
+    assert!(groups.lines().any(|group| group.starts_with("docker:")), "{groups}");
 }
 
 fn delivered(name: &str) -> PathBuf {

@@ -1,6 +1,7 @@
 //! What a developer types: `cargo xtask COMMAND`. The one place for automation.
 
 mod bench;
+mod dist;
 mod dockerd;
 mod ebpf;
 mod interrupt;
@@ -9,6 +10,7 @@ mod process;
 mod soak;
 mod steps;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -26,6 +28,10 @@ enum Xtask {
     Bench(bench::Options),
     /// Compiles the selector that runs in the kernel, into the tree.
     Ebpf(ebpf::Options),
+    /// What people install: a Debian package, a tarball, their sums.
+    Dist(dist::Options),
+    /// The package under a real systemd: in virtual machines with Debian's kernels.
+    Vm(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -34,6 +40,8 @@ fn main() -> ExitCode {
         Xtask::Soak(options) => soak::soak(&options),
         Xtask::Bench(options) => bench::bench(&options),
         Xtask::Ebpf(options) => ebpf::ebpf(&options),
+        Xtask::Dist(options) => dist::dist(&options),
+        Xtask::Vm(options) => vm::vm(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

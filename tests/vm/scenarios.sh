@@ -1,0 +1,401 @@
+#!/bin/sh
+# What happens in a virtual machine of `cargo xtask vm`: the package, the unit and the program under a
+# real systemd, as an operator uses them. It runs as root, once in each boot, and says on the second
+# serial line how each scenario ended: `ok|SECONDS|NAME|what was seen`.
+#
+# A scenario is a function that fails, or says in $SEEN what was seen. Those that promise that nobody
+# feels anything have clients of baton-load at work meanwhile.
+
+PAYLOAD=/run/payload
+LOGS=/var/log/scenarios
+RESULTS=/dev/ttyS1
+STATE=/var/lib/scenarios
+CA=/var/lib/baton/local-ca/ca.pem
+# An emulated machine takes its time.
+LIMIT=60
+
+main() {
+    mkdir -p $LOGS $STATE
+    WORDS=$(sed -n 's/.*scenarios=\([^ ]*\).*/\1/p' /proc/cmdline)
+    MODE=${WORDS%%,*}
+    ONLY=$(echo "$WORDS" | cut -s -d, -f2- | tr , ' ')
+    stty -F $RESULTS -opost 2>/dev/null
+    if [ ! -e $STATE/rebooting ]; then
+        say "$(uname -r), systemd $(systemctl --version | awk 'NR == 1 { print $2 }'), docker $(docker version --format '{{.Server.Version}}' 2>&1 | tail -1), $MODE"
+        containers > $LOGS/containers 2>&1
+        first_boot
+    else
+        rm $STATE/rebooting
+        scenario reboot after_reboot
+    fi
+    leave
+}
+
+first_boot() {
+    must install
+    scenario sandbox sandbox
+    scenario reload reload
+    scenario refused-reload refused_reload
+    scenario package-upgrade package_upgrade
+    scenario rollback rollback
+    scenario package-downgrade package_downgrade
+    scenario kill-worker kill_worker
+    scenario kill-controller kill_controller
+    scenario restart restart
+    scenario crash-of-all crash_of_all
+    scenario invalid-configuration invalid_configuration
+    if [ "$MODE" = all ]; then
+        scenario without-docker without_docker
+        scenario stuck-controller stuck_controller
+        scenario remove-and-purge remove_and_purge
+        scenario ansible ansible_twice
+        if wanted reboot; then
+            began=$(now)
+            echo "$began" > $STATE/rebooting
+            systemctl reboot
+            exit 0
+        fi
+    fi
+}
+
+# --- scenarios ---
+
+install() {
+    dpkg -i $PAYLOAD/1.deb || return
+    systemctl is-enabled baton || return
+    systemctl is-active baton || return
+    until_ok answers || return
+    man_pages=$(ls /usr/share/man/man1/baton*.1.gz | wc -l)
+    [ "$man_pages" -gt 5 ] || fail "only $man_pages man pages" || return
+    [ "$(stat -c %U:%a /var/lib/baton)" = baton:700 ] || fail "state directory" || return
+    plain=$(curl -s -o /dev/null -w '%{http_code}' -H 'Host: app.test' http://127.0.0.1/) || return
+    [ "$plain" = 301 ] || fail "plain HTTP answered $plain" || return
+    SEEN="handoff $(status handoff.mode): $(status handoff.why)"
+}
+
+# Every layer that the unit must not take away.
+sandbox() {
+    worker=$(worker_pid) || return
+    [ "$(stat -c %U "/proc/$worker")" != root ] || fail "the worker is root's" || return
+    caps=$(awk '/^CapEff/ { print $2 }' "/proc/$worker/status")
+    [ "$caps" = 0000000000000000 ] || fail "the worker has capabilities $caps" || return
+    grep -q '^Seccomp:.*2' "/proc/$worker/status" || fail "no seccomp filter" || return
+    SEEN=$(baton status | grep -i sandbox | head -1)
+    [ -n "$SEEN" ]
+}
+
+reload() {
+    load
+    set_key 'streams = ' 'streams = 99' || return
+    systemctl reload baton || return
+    nobody_felt_anything
+}
+
+refused_reload() {
+    load
+    cp -p /etc/baton/baton.toml /tmp/good
+    echo 'nonsense = 1' >> /etc/baton/baton.toml
+    systemctl reload baton && fail "a reload that is refused looks like one that worked"
+    refused=$?
+    cp -p /tmp/good /etc/baton/baton.toml
+    [ $refused -ne 0 ] || return
+    systemctl is-active baton || return
+    systemctl reload baton || return
+    nobody_felt_anything
+}
+
+package_upgrade() {
+    load
+    pid=$(main_pid)
+    before=$(status generations.0.id)
+    dpkg -i $PAYLOAD/2.deb || return
+    same_controller "$pid" || return
+    [ "$(active_generation)" -gt "$before" ] || fail "generation $before serves on" || return
+    nobody_felt_anything
+}
+
+rollback() {
+    load
+    pid=$(main_pid)
+    baton rollback || return
+    same_controller "$pid" || return
+    nobody_felt_anything
+}
+
+package_downgrade() {
+    load
+    pid=$(main_pid)
+    dpkg -i $PAYLOAD/1.deb || return
+    same_controller "$pid" || return
+    nobody_felt_anything
+}
+
+# Its own connections go with it; whoever comes then is served.
+kill_worker() {
+    worker=$(worker_pid) || return
+    load
+    kill -KILL "$worker" || return
+    until_ok another_worker "$worker" || return
+    until_ok answers || return
+    finish_load
+    SEEN="felt by the clients of the worker: $(tail -1 $LOGS/load-kill-worker)"
+}
+
+kill_controller() {
+    load
+    pid=$(main_pid)
+    kill -KILL "$pid" || return
+    until_ok another_controller "$pid" || return
+    until_ok taken_over || return
+    nobody_felt_anything
+}
+
+restart() {
+    load
+    systemctl restart baton || return
+    until_ok taken_over || return
+    nobody_felt_anything
+}
+
+# Whoever waits in a queue meanwhile is served by the next ones.
+crash_of_all() {
+    began_crash=$(now)
+    systemctl kill --signal=KILL --kill-whom=all baton || return
+    answer=$(curl -sS --retry 200 --retry-delay 0 --retry-all-errors --retry-max-time $LIMIT -o /dev/null -w '%{http_code}' --cacert $CA --resolve app.test:443:127.0.0.1 https://app.test/ 2>&1 | tail -1)
+    [ "$answer" = 200 ] || fail "answered $answer" || return
+    SEEN="serves again after $(since "$began_crash") s"
+}
+
+# It is not started again and again, and says what is wrong.
+invalid_configuration() {
+    cp -p /etc/baton/baton.toml /tmp/good
+    systemctl stop baton || return
+    echo 'nonsense = 1' >> /etc/baton/baton.toml
+    systemctl start baton && fail "it started" && return 1
+    status=$(systemctl show -p ExecMainStatus --value baton)
+    state=$(systemctl show -p ActiveState --value baton)
+    cp -p /tmp/good /etc/baton/baton.toml
+    [ "$status" = 78 ] || fail "exit status $status" || return
+    [ "$state" = failed ] || fail "it is $state" || return
+    systemctl reset-failed baton
+    systemctl start baton || return
+    until_ok answers
+}
+
+# Docker goes away and comes back: routes stay.
+without_docker() {
+    load
+    systemctl stop docker.socket docker.service || return
+    systemctl start docker.service || return
+    finish_load
+    docker start app || return
+    until_ok answers
+}
+
+# The watchdog notices, and nobody else does.
+stuck_controller() {
+    load
+    pid=$(main_pid)
+    kill -STOP "$pid" || return
+    until_ok another_controller "$pid" || return
+    until_ok taken_over || return
+    nobody_felt_anything
+}
+
+remove_and_purge() {
+    dpkg --remove baton || return
+    [ -e /var/lib/baton/local-ca/root.pem ] || fail "a removal took the state" || return
+    systemctl is-active baton && fail "it runs" && return 1
+    dpkg -i $PAYLOAD/2.deb || return
+    until_ok answers || return
+    dpkg --purge baton || return
+    [ ! -e /var/lib/baton ] || fail "a purge left the state" || return
+    [ ! -e /etc/baton/baton.toml ] || fail "a purge left the configuration" || return
+    ! pgrep -x baton || fail "a process is left" || return
+    dpkg -i $PAYLOAD/1.deb || return
+    until_ok answers
+}
+
+# The second run changes nothing.
+ansible_twice() {
+    cd $PAYLOAD/ansible || return
+    cp $PAYLOAD/2.deb /tmp/baton.deb
+    play="ansible-playbook -i localhost, -c local -e baton_package=/tmp/baton.deb playbook.yml"
+    $play --check > $LOGS/ansible-check 2>&1 || fail "--check" || return
+    $play > $LOGS/ansible-1 2>&1 || fail "first run" || return
+    until_ok answers || return
+    pid=$(main_pid)
+    $play > $LOGS/ansible-2 2>&1 || fail "second run" || return
+    recap=$(grep '^localhost' $LOGS/ansible-2 | tail -1)
+    case "$recap" in
+        *changed=0*) ;;
+        *) fail "$recap" || return ;;
+    esac
+    same_controller "$pid" || return
+    SEEN="second run: $(echo "$recap" | tr -s ' ')"
+}
+
+after_reboot() {
+    until_ok answers || return
+    [ "$(systemctl is-system-running)" != degraded ] || fail "$(systemctl --failed --plain --no-legend | tr '\n' ' ')"
+}
+
+# --- what they are made of ---
+
+containers() {
+    systemctl start docker >/dev/null 2>&1
+    root=/tmp/image
+    mkdir -p $root
+    cp $PAYLOAD/baton-upstream $root/
+    ldd $PAYLOAD/baton-upstream | grep -o '/[^ ]*' | while read -r library; do
+        mkdir -p "$root$(dirname "$library")"
+        cp "$library" "$root$library"
+    done
+    tar -C $root -c . | docker import --change 'ENTRYPOINT ["/baton-upstream"]' --change 'EXPOSE 80' - upstream
+    docker run -d --name app --restart=unless-stopped -e VIRTUAL_HOST=app.test upstream
+}
+
+ask() {
+    curl -sS --max-time 20 --cacert $CA --resolve app.test:443:127.0.0.1 "$@" https://app.test/
+}
+
+answers() {
+    [ "$(ask -o /dev/null -w '%{http_code}')" = 200 ]
+}
+
+status() {
+    baton status --json | python3 -c '
+import json, sys
+value = json.load(sys.stdin)
+for key in sys.argv[1].split("."):
+    value = value[int(key)] if key.isdigit() else value[key]
+print(value)' "$1"
+}
+
+generations() {
+    baton status --json | python3 -c '
+import json, sys
+for one in json.load(sys.stdin)["generations"]:
+    print(one["id"], one["state"], one["pid"])'
+}
+
+active_generation() { generations | awk '$2 == "active" { print $1 }'; }
+worker_pid() { generations | awk '$2 == "active" { print $3 }' | grep .; }
+main_pid() { systemctl show -p MainPID --value baton; }
+
+another_worker() {
+    worker_now=$(worker_pid) && [ "$worker_now" != "$1" ]
+}
+
+another_controller() {
+    pid_now=$(main_pid) && [ "$pid_now" != 0 ] && [ "$pid_now" != "$1" ] && systemctl is-active --quiet baton
+}
+
+# Its own worker serves.
+taken_over() {
+    worker_now=$(worker_pid) && [ "$(ps -o ppid= -p "$worker_now" | tr -d ' ')" = "$(main_pid)" ]
+}
+
+same_controller() {
+    [ "$(main_pid)" = "$1" ] || fail "the controller is another process" || return
+    [ "$(status pid)" = "$1" ] || fail "systemd and baton name different processes"
+}
+
+# Changes the one line of [limits] that asks for another generation.
+set_key() {
+    sed -i "s/^#\?\[limits\]/[limits]/; s/^#\?$1.*/$2/" /etc/baton/baton.toml
+    grep -q "^$2" /etc/baton/baton.toml
+}
+
+load() {
+    $PAYLOAD/baton-load 127.0.0.1:443 app.test --roots $CA --think 200 > "$LOGS/load-$NAME" 2>&1 &
+    LOAD=$!
+    # Everybody has been served before anything happens.
+    sleep 2
+}
+
+finish_load() {
+    sleep 1
+    kill -TERM $LOAD
+    wait $LOAD
+    felt=$?
+    LOAD=
+    return $felt
+}
+
+nobody_felt_anything() {
+    finish_load
+    felt=$?
+    SEEN="$(tail -1 "$LOGS/load-$NAME")"
+    [ $felt = 0 ]
+}
+
+until_ok() {
+    until_end=$(($(now_seconds) + LIMIT))
+    while ! "$@" >/dev/null 2>&1; do
+        [ "$(now_seconds)" -lt $until_end ] || fail "$* did not come" || return
+        sleep 0.2
+    done
+}
+
+# A scenario without which no other makes sense.
+must() {
+    ONLY_NOW=$ONLY
+    ONLY=
+    scenario "$1" "$1" || leave
+    ONLY=$ONLY_NOW
+}
+
+scenario() {
+    NAME=$1
+    wanted "$NAME" || return 0
+    SEEN=
+    WHY=
+    LOAD=
+    scenario_began=$(now)
+    date '+%T' > "$LOGS/$NAME"
+    "$2" >> "$LOGS/$NAME" 2>&1
+    good=$?
+    [ -z "$LOAD" ] || finish_load
+    if [ $good = 0 ]; then
+        say "ok|$(since "$scenario_began")|$NAME|$SEEN"
+    else
+        say "FAILED|$(since "$scenario_began")|$NAME|${WHY:-$(tail -1 "$LOGS/$NAME")} $SEEN"
+        say "$(tail -12 "$LOGS/$NAME"; tail -15 "$LOGS/load-$NAME" 2>/dev/null)"
+    fi
+    return $good
+}
+
+wanted() {
+    [ -n "$ONLY" ] || return 0
+    for word in $ONLY; do
+        case "$1" in *"$word"*) return 0 ;; esac
+    done
+    return 1
+}
+
+fail() {
+    WHY=$1
+    return 1
+}
+
+say() { echo "$1" > $RESULTS; }
+now() { cut -d' ' -f1 /proc/uptime; }
+now_seconds() { cut -d. -f1 /proc/uptime; }
+since() { awk -v began="$1" '{ printf "%.1f", $1 - began }' /proc/uptime; }
+
+# Everything that could tell why.
+leave() {
+    journalctl -u baton --no-pager -o short-precise > $LOGS/journal-baton 2>&1
+    journalctl -b --no-pager > $LOGS/journal 2>&1
+    systemctl --failed > $LOGS/failed-units 2>&1
+    baton status > $LOGS/status 2>&1
+    docker logs app > $LOGS/app 2>&1
+    systemd-analyze blame > $LOGS/boot 2>&1
+    tar -C $LOGS -cf /dev/vdd .
+    sync
+    systemctl poweroff --force
+    exit 0
+}
+
+main

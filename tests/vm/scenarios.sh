@@ -25,7 +25,6 @@ main() {
         containers > $LOGS/containers 2>&1
         first_boot
     else
-        rm $STATE/rebooting
         scenario reboot after_reboot
     fi
     leave
@@ -50,8 +49,10 @@ first_boot() {
         scenario remove-and-purge remove_and_purge
         scenario ansible ansible_twice
         if wanted reboot; then
-            began=$(now)
-            echo "$began" > $STATE/rebooting
+            # Somebody holds a WebSocket, whoever else is stopped.
+            systemd-run -q -p DefaultDependencies=no $PAYLOAD/baton-load 127.0.0.1:443 app.test --roots $CA --think 200
+            until_ok tunnel_is_open
+            date +%s > $STATE/rebooting
             systemctl reboot
             exit 0
         fi
@@ -235,7 +236,12 @@ ansible_twice() {
     SEEN="second run: $(echo "$recap" | tr -s ' ')"
 }
 
+# The host did not wait for the WebSocket.
 after_reboot() {
+    away=$(($(date +%s) - $(cat $STATE/rebooting)))
+    rm $STATE/rebooting
+    SEEN="here again after $away s"
+    [ $away -lt 240 ] || return
     until_ok answers || return
     [ "$(systemctl is-system-running)" != degraded ] || fail "$(systemctl --failed --plain --no-legend | tr '\n' ' ')"
 }
@@ -277,6 +283,11 @@ generations() {
 import json, sys
 for one in json.load(sys.stdin)["generations"]:
     print(one["id"], one["state"], one["pid"])'
+}
+
+# Over all generations: a nested counter of the status.
+tunnel_is_open() {
+    baton status --json | grep -q '"tunnels": *[1-9]'
 }
 
 active_generation() { generations | awk '$2 == "active" { print $1 }'; }

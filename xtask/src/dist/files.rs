@@ -12,8 +12,9 @@ use super::output;
 use crate::process::root;
 
 /// From the sources, and where to.
-const FROM_SOURCES: [(&str, &str); 9] = [
+const FROM_SOURCES: [(&str, &str); 10] = [
     ("deploy/systemd/baton.service", "usr/lib/systemd/system/baton.service"),
+    ("deploy/systemd/stop", "usr/lib/baton/stop"),
     ("deploy/systemd/baton.sysusers", "usr/lib/sysusers.d/baton.conf"),
     ("deploy/baton.toml", "etc/baton/baton.toml"),
     ("deploy/debian/copyright", "usr/share/doc/baton/copyright"),

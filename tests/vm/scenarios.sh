@@ -36,14 +36,14 @@ first_boot() {
     scenario reload reload
     scenario refused-reload refused_reload
     scenario package-upgrade package_upgrade
-    scenario rollback rollback
-    scenario package-downgrade package_downgrade
     scenario kill-worker kill_worker
     scenario kill-controller kill_controller
     scenario restart restart
     scenario crash-of-all crash_of_all
     scenario invalid-configuration invalid_configuration
     if [ "$MODE" = all ]; then
+        scenario rollback rollback
+        scenario package-downgrade package_downgrade
         scenario without-docker without_docker
         scenario stuck-controller stuck_controller
         scenario remove-and-purge remove_and_purge
@@ -116,6 +116,8 @@ package_upgrade() {
 }
 
 rollback() {
+    # A restart has forgotten the program before.
+    baton upgrade || return
     load
     pid=$(main_pid)
     baton rollback || return

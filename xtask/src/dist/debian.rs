@@ -11,7 +11,7 @@ use super::{epoch, output};
 use crate::process::root;
 
 /// Scripts of deploy/debian.
-const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
+const SCRIPTS: [&str; 4] = ["preinst", "postinst", "prerm", "postrm"];
 
 pub struct Debian {
     pub version: String,

@@ -1,5 +1,6 @@
 //! Black-box tests of the built baton. Each is named by what it claims.
 
+mod access_log;
 mod acme;
 mod acme_choices;
 mod acme_faults;

@@ -88,6 +88,8 @@ pub struct Config {
     pub docker: Docker,
     /// Everything that a worker is started with: threads, timeouts, limits, TLS policy, log.
     pub worker: WorkerSettings,
+    /// `log.access` is there: baton's environment has no say.
+    pub access_log_is_set: bool,
     pub drain: Drain,
     pub metrics: Metrics,
     pub acme: Acme,
@@ -114,6 +116,7 @@ impl Default for Config {
             listen: Listen::default(),
             docker: Docker::default(),
             worker: default_worker(),
+            access_log_is_set: false,
             drain: Drain::default(),
             metrics: Metrics::default(),
             acme: Acme::default(),

@@ -72,7 +72,7 @@ fn networks(section: &mut Section<'_, '_, '_>, key: &'static str) -> Option<Vec<
 }
 
 /// As in a label.
-fn said<T>(
+pub(super) fn said<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> impl Fn(&DeValue<'_>) -> Result<T, Problem> {
     move |value| {

@@ -7,14 +7,15 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::reader::{Problem, Section};
-use super::route_options::route_options;
+use super::route_options::{route_options, said};
 use super::{
     CertificateFiles, Config, Docker, Drain, HandoffWish, HealthCheck, Hsts, Listen, Metrics,
     RouteTls, StaticRoute, StaticUpstream, VerifyClient, acme, value,
 };
+use crate::protocol::access_log::{Escape, Format};
 use crate::protocol::pattern::{HostPattern, PathPattern, PatternError};
 use crate::protocol::settings::{
-    AccessLog, Balance, Hold, Limits, Sandbox, Timeouts, TlsProfile, TlsSettings, WorkerSettings,
+    Balance, Hold, Limits, Sandbox, Timeouts, TlsProfile, TlsSettings, WorkerSettings,
 };
 
 pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
@@ -38,7 +39,7 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     root.table("acme", |section| acme::acme(section, &mut config.acme));
     root.table("drain", |section| drain(section, &mut config.drain));
     root.table("metrics", |section| metrics(section, &config.listen, &mut config.metrics));
-    root.table("log", |section| log(section, &mut config.worker));
+    root.table("log", |section| log(section, &mut config));
     root.table("timeouts", |section| timeouts(section, &mut config.worker.timeouts));
     root.table("limits", |section| limits(section, &mut config.worker.limits));
     root.table("hold", |section| hold(section, &mut config.worker.hold));
@@ -189,13 +190,17 @@ fn private_address(value: &DeValue<'_>, listen: &Listen) -> Result<SocketAddr, P
     }
 }
 
-fn log(section: &mut Section<'_, '_, '_>, worker: &mut WorkerSettings) {
-    section.read("access", &mut worker.access_log, value::one_of(ACCESS_LOGS));
-    section.read("level", &mut worker.log_level, value::log_filter);
+fn log(section: &mut Section<'_, '_, '_>, config: &mut Config) {
+    let log = &mut config.worker.access_log;
+    let escape = section.optional("escape", said(Escape::parse)).unwrap_or_default();
+    let format = section.optional("access", said(|text| Format::parse(text, escape)));
+    config.access_log_is_set = format.is_some();
+    log.format = format.unwrap_or_default();
+    section.read("sample", &mut log.sample, value::number(1..=1_000_000));
+    let names = section.list("redact", |value| Ok(value::text(value)?.to_ascii_lowercase()));
+    log.redact = names.unwrap_or_default().into_iter().map(Spanned::into_inner).collect();
+    section.read("level", &mut config.worker.log_level, value::log_filter);
 }
-
-const ACCESS_LOGS: &[(&str, AccessLog)] =
-    &[("combined", AccessLog::Combined), ("json", AccessLog::Json), ("off", AccessLog::Off)];
 
 fn timeouts(section: &mut Section<'_, '_, '_>, timeouts: &mut Timeouts) {
     section.read("handshake", &mut timeouts.handshake, value::duration);

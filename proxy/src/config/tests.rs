@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use super::reader::{Keys, Reader};
 use super::*;
-use crate::protocol::settings::{AccessLog, Balance, TlsProfile};
+use crate::protocol::access_log::Format;
+use crate::protocol::settings::{Balance, TlsProfile};
 
 const EXAMPLE: &str = include_str!("../../../deploy/baton.toml");
 
@@ -174,7 +175,7 @@ fn every_key_is_read() {
     assert_eq!(config.acme, want);
     assert_eq!(config.drain.limit, Duration::from_secs(60));
     assert_eq!(config.drain.tunnel_limit, Duration::from_secs(120));
-    assert_eq!(config.worker.access_log, AccessLog::Json);
+    assert_eq!(config.worker.access_log.format, Format::Json);
     assert_eq!(config.worker.log_level, "warn,baton::worker=debug");
     assert_eq!(config.worker.timeouts.connect, Duration::from_millis(1500));
     assert_eq!(config.worker.limits.header_bytes, 64 << 10);
@@ -280,7 +281,13 @@ fn each_mistake_has_its_sentence() {
         ),
         (
             "log.access = \"common\"",
-            "1: log.access: `common` is not one of \"combined\", \"json\", \"off\"",
+            "1: log.access: `common` is not one of combined, json, nginx-proxy, nginx-proxy-json and \
+             off, and has no $variable",
+        ),
+        ("log.access = \"$nothing\"", "1: log.access: `$nothing` has $nothing, which is not known"),
+        (
+            "log.escape = \"none\"",
+            "1: log.escape: `none` would let clients forge lines: expected `default` or `json`",
         ),
         (
             "limits.header_bytes = \"2MiB\"",
@@ -446,6 +453,7 @@ fn the_example_shows_the_defaults() {
     assert!(config.docker.endpoint.take().is_some());
     assert_eq!(config.metrics.page.take(), Some(true));
     config.worker.threads = Config::default().worker.threads;
+    config.access_log_is_set = false;
 
     assert_eq!(config, Config::default());
 }

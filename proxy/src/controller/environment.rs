@@ -2,7 +2,8 @@
 //! say nothing else. Read once, at the start; a value that means nothing is reported and not heeded.
 
 use super::routes::value::{boolean, email, https_method, redirect_status};
-use crate::config::Hsts;
+use crate::config::{Config, Hsts};
+use crate::protocol::access_log::{Escape, Format, Template};
 use crate::protocol::default_root::DefaultRoot;
 use crate::protocol::pattern::HostPattern;
 use crate::protocol::snapshot::HttpsMethod;
@@ -16,6 +17,9 @@ pub struct Environment {
     pub defaults: Defaults,
     /// DEFAULT_HOST: where the configuration names none.
     pub default_host: Option<HostPattern>,
+    /// LOG_FORMAT, LOG_FORMAT_ESCAPE, LOG_JSON, DISABLE_ACCESS_LOGS: where the configuration names no
+    /// format.
+    pub log_format: Option<Format>,
     /// One line each.
     pub problems: Vec<String>,
 }
@@ -68,8 +72,33 @@ impl Environment {
         reader.read("ENABLE_HTTP_ON_MISSING_CERT", &mut defaults.http_on_missing, boolean);
         reader.read("DEFAULT_ROOT", &mut defaults.default_root, DefaultRoot::parse);
         reader.read("DEFAULT_HOST", default_host, |text| host_pattern(text).map(Some));
+        environment.log_format = log_format(&mut reader);
         environment.problems = reader.problems;
         environment
+    }
+
+    /// Says what a configuration leaves open of what workers are started with.
+    pub fn complete(&self, config: &mut Config) {
+        if let Some(format) = self.log_format.as_ref().filter(|_| !config.access_log_is_set) {
+            config.worker.access_log.format = format.clone();
+        }
+    }
+}
+
+fn log_format(reader: &mut Reader<impl Fn(&str) -> Option<String>>) -> Option<Format> {
+    let (mut off, mut json) = (false, false);
+    let (mut escape, mut format) = (Escape::default(), None);
+    reader.read("DISABLE_ACCESS_LOGS", &mut off, boolean);
+    reader.read("LOG_JSON", &mut json, boolean);
+    reader.read("LOG_FORMAT_ESCAPE", &mut escape, Escape::parse);
+    reader.read("LOG_FORMAT", &mut format, |text| {
+        Template::parse(text)?;
+        Ok(Some(Format::Template(text.to_owned(), escape)))
+    });
+    match (off, json) {
+        (true, _) => Some(Format::Off),
+        (false, true) => Some(Format::nginx_proxy_json()),
+        (false, false) => format,
     }
 }
 
@@ -121,6 +150,7 @@ mod tests {
                 default_root: DefaultRoot::Status(418),
             },
             default_host: "app.example.com".parse().ok(),
+            log_format: Some(Format::Template("[$uri]".to_owned(), Escape::Json)),
             problems: Vec::new(),
         };
         let got = environment(&[
@@ -132,6 +162,8 @@ mod tests {
             ("ENABLE_HTTP_ON_MISSING_CERT", "false"),
             ("DEFAULT_ROOT", "418"),
             ("DEFAULT_HOST", "app.example.com"),
+            ("LOG_FORMAT", "[$uri]"),
+            ("LOG_FORMAT_ESCAPE", "json"),
         ]);
         assert_eq!(got, want);
     }
@@ -146,6 +178,12 @@ mod tests {
             ("DEFAULT_EMAIL", "me", "is not an e-mail address"),
             ("DEFAULT_ROOT", "200", "is not a status from 400 to 599"),
             ("DEFAULT_HOST", "*", "is not a host as VIRTUAL_HOST has them"),
+            ("LOG_FORMAT", "$connection", "has $connection, which is not known"),
+            (
+                "LOG_FORMAT_ESCAPE",
+                "none",
+                "would let clients forge lines: expected `default` or `json`",
+            ),
         ] {
             let problems = vec![format!("environment: {name}={value} {want}")];
             assert_eq!(
@@ -154,5 +192,21 @@ mod tests {
             );
         }
         assert_eq!(environment(&[("HSTS", " ")]), Environment::default());
+    }
+
+    #[test]
+    fn the_log_is_as_the_environment_says_where_the_configuration_does_not() {
+        let text = ("LOG_FORMAT", "$uri");
+        for (variables, is_set, want) in [
+            (vec![], false, Format::Combined),
+            (vec![text], false, Format::Template("$uri".to_owned(), Escape::Default)),
+            (vec![text, ("LOG_JSON", "true")], false, Format::nginx_proxy_json()),
+            (vec![text, ("DISABLE_ACCESS_LOGS", "true")], false, Format::Off),
+            (vec![text, ("DISABLE_ACCESS_LOGS", "false")], true, Format::Combined),
+        ] {
+            let mut config = Config { access_log_is_set: is_set, ..Config::default() };
+            environment(&variables).complete(&mut config);
+            assert_eq!(config.worker.access_log.format, want, "{variables:?}");
+        }
     }
 }

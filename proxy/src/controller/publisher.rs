@@ -93,6 +93,11 @@ impl Publisher {
         }
     }
 
+    /// nginx-proxy's variables.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     pub fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.subscribe()
     }

@@ -46,7 +46,9 @@ pub fn needs_generation(old: &Config, new: &Config) -> Vec<&'static str> {
         ("timeouts", was.timeouts != *timeouts),
         ("limits", was.limits != *limits),
         ("hold", was.hold != *hold),
-        ("log.access", was.access_log != *access_log),
+        ("log.access", was.access_log.format != access_log.format),
+        ("log.sample", was.access_log.sample != access_log.sample),
+        ("log.redact", was.access_log.redact != access_log.redact),
         ("log.level", was.log_level != *log_level),
     ])
 }
@@ -63,7 +65,7 @@ pub fn refusal(keys: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::settings::AccessLog;
+    use crate::protocol::access_log::Format;
     use std::time::Duration;
 
     #[test]
@@ -74,7 +76,7 @@ mod tests {
             (|c| c.drain.limit = Duration::from_secs(1), &[], &[]),
             (|c| c.listen.http.push(([0, 0, 0, 0], 80).into()), &[], &["listen.http"]),
             (|c| c.docker.endpoint = Some("unix:///x".into()), &["docker.endpoint"], &[]),
-            (|c| c.worker.access_log = AccessLog::Off, &[], &["log.access"]),
+            (|c| c.worker.access_log.format = Format::Off, &[], &["log.access"]),
             (|c| c.worker.limits.streams += 1, &[], &["limits"]),
             (
                 |c| {

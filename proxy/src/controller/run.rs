@@ -79,20 +79,24 @@ pub fn run(config_path: Option<&Path>, resume: Option<RawFd>) -> Result<(), RunE
         Some(state) => state.config_text.clone(),
         None => config::read(config_path)?,
     };
-    let config = config::parse(&text, config::file(config_path))?;
+    let mut config = config::parse(&text, config::file(config_path))?;
     log::start(&config.worker.log_level);
+    let environment = read_environment();
+    environment.complete(&mut config);
     // What our parent left open is not for workers.
     sys::seal_descriptors().map_err(RunError::Descriptors)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(RunError::Runtime)?;
-    runtime.block_on(control(config_path, Live { config, text, metrics: None }, before))
+    let live = Live { config, text, metrics: None };
+    runtime.block_on(control(config_path, live, environment, before))
 }
 
 async fn control(
     config_path: Option<&Path>,
     live: Live,
+    environment: Environment,
     before: Option<State>,
 ) -> Result<(), RunError> {
     let mut signals = Signals::catch().map_err(RunError::Signals)?;
@@ -118,7 +122,7 @@ async fn control(
     };
     let stock = acme.stock();
     let keys = (ticket_keys, sticky_key::load(&config.state_dir));
-    let mut publisher = Publisher::new(certificates, stock, keys, read_environment(), snapshot);
+    let mut publisher = Publisher::new(certificates, stock, keys, environment, snapshot);
     for problem in publisher.configure(config) {
         tracing::error!("{problem}");
     }

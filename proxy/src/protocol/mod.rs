@@ -3,6 +3,7 @@
 //! Frames are length-delimited JSON. Unknown fields are ignored and new ones have defaults, because
 //! after an upgrade a new controller still talks to an old worker.
 
+pub mod access_log;
 pub mod channel;
 pub mod default_root;
 pub mod fault;

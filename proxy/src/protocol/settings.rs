@@ -5,6 +5,8 @@ use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::access_log::AccessLog;
+
 /// What is spoken on a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -179,15 +181,6 @@ pub enum TlsProfile {
     /// TLS 1.2 with ECDHE and AEAD, and TLS 1.3.
     #[default]
     Intermediate,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AccessLog {
-    #[default]
-    Combined,
-    Json,
-    Off,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

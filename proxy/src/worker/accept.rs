@@ -332,7 +332,11 @@ fn start(
     count(&local.stats, session);
     let http2 = session.alpn_protocol() == Some(ALPN_HTTP2);
     let server_name = session.server_name().map(|name| name.to_ascii_lowercase().into());
-    peer.tls = Some(Tls { server_name, client_auth });
+    let version = match session.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "TLSv1.3",
+    };
+    peer.tls = Some(Tls { server_name, client_auth, version });
     let transport = Transport::ServerTls(Box::new(stream));
     let input = BytesMut::new();
     spawn_local(async move {

@@ -212,6 +212,7 @@ impl Worker {
                 tls: server_config.clone(),
                 challenges: challenges.clone(),
                 stats: stats.clone(),
+                generation: identity.generation,
                 log: writer.clone(),
                 limiter: limiter.clone(),
                 orders: receiver,

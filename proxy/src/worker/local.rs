@@ -165,6 +165,11 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// `None` without TLS.
+    pub fn tls_version(&self) -> Option<&'static str> {
+        self.tls.as_ref().map(|tls| tls.version)
+    }
+
     /// As upstreams, and options of routes, are told of it.
     pub fn client<'a>(&self, local: &'a Local) -> Client<'a> {
         Client {
@@ -182,4 +187,6 @@ pub struct Tls {
     pub server_name: Option<Box<str>>,
     /// How the client was verified; `None`: not at all.
     pub client_auth: Option<Arc<ClientAuth>>,
+    /// As nginx writes it.
+    pub version: &'static str,
 }

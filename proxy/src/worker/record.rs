@@ -1,11 +1,12 @@
 //! One request's line in the access log, and its counters.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{StatusCode, Version};
 
-use super::access_log::Entry;
+use super::access_log::{Entry, UpstreamEntry};
 use super::local::{Local, Peer};
 use super::message::RequestHead;
 use super::relay::Progress;
@@ -19,7 +20,7 @@ pub fn refused(local: &Local, peer: &Peer, status: StatusCode) {
     local.log.write(&Entry {
         client: peer.address.ip(),
         request: None,
-        tls: peer.tls.is_some(),
+        tls: peer.tls_version(),
         status: Some(status),
         bytes: 0,
         duration: Duration::ZERO,
@@ -38,7 +39,7 @@ fn class(status: StatusCode) -> usize {
 pub struct Record {
     start: Instant,
     pub progress: Progress,
-    upstream: Option<Rc<str>>,
+    upstream: Option<(Rc<str>, SocketAddr)>,
     attempts: u32,
 }
 
@@ -47,8 +48,8 @@ impl Record {
         Record { start: Instant::now(), progress: Progress::default(), upstream: None, attempts: 0 }
     }
 
-    pub fn attempt(&mut self, name: &Rc<str>) {
-        self.upstream = Some(name.clone());
+    pub fn attempt(&mut self, name: &Rc<str>, address: SocketAddr) {
+        self.upstream = Some((name.clone(), address));
         self.attempts += 1;
     }
 
@@ -65,15 +66,18 @@ impl Record {
         let duration = self.start.elapsed();
         let kind = RequestKind::new(http2, &head.method, self.progress.status);
         counts.answered(kind, duration, self.progress.head_after);
-        let upstream_time = self.progress.head_after.unwrap_or_default();
+        let head_after = self.progress.head_after.unwrap_or_default();
+        let upstream = self.upstream.as_ref();
+        let upstream =
+            upstream.map(|(name, address)| UpstreamEntry { name, address: *address, head_after });
         local.log.write(&Entry {
             client: peer.client(local).origin(head),
             request: Some(head),
-            tls: peer.tls.is_some(),
+            tls: peer.tls_version(),
             status: self.progress.status,
             bytes: self.progress.bytes,
             duration,
-            upstream: self.upstream.as_deref().map(|name| (name, upstream_time)),
+            upstream,
             attempts: self.attempts,
         });
     }

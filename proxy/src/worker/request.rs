@@ -322,7 +322,7 @@ async fn attempt<D: Downstream>(
     record: &mut Record,
 ) -> Attempt {
     let Asked { request, hsts, fresh } = asked;
-    record.attempt(&member.name);
+    record.attempt(&member.name, member.upstream.address);
     let mut exchange = match Exchange::open(local, member, request, fresh).await {
         Ok(exchange) => exchange,
         Err(error) => {

@@ -37,6 +37,8 @@ pub struct Parts {
     pub tls: Arc<ServerConfig>,
     pub challenges: Arc<ServerConfig>,
     pub stats: Arc<ThreadStats>,
+    /// Of the worker.
+    pub generation: u64,
     pub log: Writer,
     pub limiter: Arc<Limiter>,
     pub orders: UnboundedReceiver<Order>,
@@ -91,7 +93,8 @@ pub fn run(parts: Parts) -> io::Result<()> {
 }
 
 async fn serve(mut parts: Parts) {
-    let log = AccessLog::new(parts.settings.access_log, parts.log, parts.stats.clone());
+    let wish = &parts.settings.access_log;
+    let log = AccessLog::new(wish, parts.generation, parts.log, parts.stats.clone());
     let tables = (parts.table, parts.published);
     let local = Local::new(parts.settings, tables, parts.stats, log, parts.limiter);
     let accept = Accept { local: local.clone(), tls: parts.tls, challenges: parts.challenges };

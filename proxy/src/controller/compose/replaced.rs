@@ -120,7 +120,7 @@ enum Global {
 }
 
 /// nginx-proxy's global variables.
-const GLOBALS: [(&str, Global); 25] = [
+const GLOBALS: [(&str, Global); 26] = [
     ("HTTPS_METHOD", Global::Same),
     ("HSTS", Global::Same),
     ("NON_GET_REDIRECT", Global::Same),
@@ -142,9 +142,10 @@ const GLOBALS: [(&str, Global); 25] = [
         "TRUST_DEFAULT_CERT",
         Global::Needless("a host without a certificate of its own is answered 503 over HTTPS"),
     ),
-    ("LOG_FORMAT", Global::Elsewhere("log.access is `combined`, `json` or `off`")),
-    ("LOG_JSON", Global::Elsewhere("log.access is `combined`, `json` or `off`")),
-    ("DISABLE_ACCESS_LOGS", Global::Elsewhere("log.access is `combined`, `json` or `off`")),
+    ("LOG_FORMAT", Global::Same),
+    ("LOG_FORMAT_ESCAPE", Global::Same),
+    ("LOG_JSON", Global::Same),
+    ("DISABLE_ACCESS_LOGS", Global::Same),
     ("RESOLVERS", Global::Needless("nothing of the kind is needed")),
     ("DHPARAM_BITS", Global::Needless("nothing of the kind is needed")),
     ("DHPARAM_SKIP", Global::Needless("nothing of the kind is needed")),

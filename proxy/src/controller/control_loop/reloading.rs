@@ -28,7 +28,8 @@ impl Controller<'_> {
     fn try_reload(&mut self) -> Result<Plan, Refused> {
         self.refuse_when_stopping()?;
         let read = config::read(self.config_path).and_then(|text| {
-            let config = config::parse(&text, config::file(self.config_path))?;
+            let mut config = config::parse(&text, config::file(self.config_path))?;
+            self.publisher.environment().complete(&mut config);
             Ok(Live { config, text, metrics: None })
         });
         let mut live = read.map_err(|mistakes| Refused {

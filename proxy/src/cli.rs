@@ -288,6 +288,9 @@ pub struct SandboxTestArgs {
     /// A unix socket that somebody listens on
     #[arg(long)]
     pub socket_file: String,
+    /// A directory that static files are served from
+    #[arg(long)]
+    pub root: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

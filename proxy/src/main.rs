@@ -252,7 +252,8 @@ fn serve_public(args: &WorkerArgs) -> anyhow::Result<()> {
 }
 
 fn test_sandbox(args: &SandboxTestArgs) -> anyhow::Result<()> {
-    let said = self_test::run(Sandbox::Strict, args.upstream, &args.socket_file)?;
+    let said =
+        self_test::run(Sandbox::Strict, args.upstream, &args.socket_file, args.root.clone())?;
     print(&format!("{}\n", said.join("\n")))
 }
 

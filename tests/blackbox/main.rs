@@ -48,6 +48,7 @@ mod routing;
 mod sandbox;
 mod service;
 mod stage;
+mod static_files;
 mod status_page;
 mod systemd_unit;
 mod tls;

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
+use std::path::Path;
 use std::process::Command;
 
 use baton_load::Upstream;
@@ -10,8 +11,10 @@ use baton_tests::{Baton, baton_binary};
 use crate::{APP, every_kind, in_front_of_one, nobody_felt_anything, routed_to};
 
 /// Each of them has to be refused from inside.
-const REFUSED: [&str; 21] = [
+const REFUSED: [&str; 23] = [
     "open a file to read",
+    "open a file by its path",
+    "open a file by way of /proc",
     "open a file to write",
     "connect to a unix socket",
     "listen",
@@ -36,6 +39,23 @@ const REFUSED: [&str; 21] = [
 
 #[test]
 fn from_inside_a_worker_everything_but_its_work_is_refused() {
+    tried_from_inside(None, &[]);
+}
+
+#[test]
+fn with_static_files_it_reads_those_and_no_others() {
+    let root = tempfile::tempdir().expect("temporary directory");
+    std::fs::write(root.path().join("index.html"), "hello").expect("a file");
+    // Who runs the worker is nobody.
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(root.path(), mode).expect("a mode");
+    let refused = ["list a root", "write to a static file"];
+    let said = tried_from_inside(Some(root.path()), &refused);
+    assert!(said.contains("open a static file: done"), "{said}");
+}
+
+/// What the self test says, in which everything has to be refused.
+fn tried_from_inside(root: Option<&Path>, more: &[&str]) -> String {
     let directory = tempfile::tempdir().expect("temporary directory");
     let upstream = TcpListener::bind("127.0.0.1:0").expect("a port");
     let file = directory.path().join("docker.sock");
@@ -45,6 +65,7 @@ fn from_inside_a_worker_everything_but_its_work_is_refused() {
         .arg(upstream.local_addr().expect("an address").to_string())
         .arg("--socket-file")
         .arg(&file)
+        .args(root.map(|root| format!("--root={}", root.display())))
         .output()
         .expect("baton starts");
     assert!(output.status.success(), "{output:?}");
@@ -53,9 +74,10 @@ fn from_inside_a_worker_everything_but_its_work_is_refused() {
     for done in ["connect to an upstream: done", "start a thread: done"] {
         assert!(lines.contains(&done), "{said}");
     }
-    for what in REFUSED {
+    for what in REFUSED.iter().chain(more) {
         assert!(lines.contains(&format!("{what}: refused").as_str()), "{what}\n{said}");
     }
+    said
 }
 
 /// A field of /proc/PID/status of the worker (proc_pid_status(5)).

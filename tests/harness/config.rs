@@ -52,6 +52,12 @@ impl Config {
         self.section(&format!("[[route]]\nhost = {host:?}\nupstreams = {upstreams:?}\n{more}"))
     }
 
+    /// Answers a host by the files of a directory.
+    #[must_use]
+    pub fn files(self, host: &str, root: &Path, more: &str) -> Self {
+        self.section(&format!("[[route]]\nhost = {host:?}\nroot = {root:?}\n{more}"))
+    }
+
     /// Watches the Docker behind this endpoint.
     #[must_use]
     pub fn docker(mut self, endpoint: &str) -> Self {

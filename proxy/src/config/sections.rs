@@ -1,5 +1,6 @@
 //! The sections of the file, each as the list of its keys, and what holds between keys.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use super::{
     RouteTls, StaticRoute, StaticUpstream, VerifyClient, acme, value,
 };
 use crate::protocol::access_log::{Escape, Format};
+use crate::protocol::options::Options;
 use crate::protocol::pattern::{HostPattern, PathPattern, PatternError};
 use crate::protocol::settings::{
     Balance, Hold, Limits, Sandbox, Timeouts, TlsProfile, TlsSettings, WorkerSettings,
@@ -44,6 +46,7 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     root.table("limits", |section| limits(section, &mut config.worker.limits));
     root.table("hold", |section| hold(section, &mut config.worker.hold));
     config.routes = routes(root);
+    config.worker.static_roots = static_roots(&config.routes);
     config
 }
 
@@ -258,9 +261,13 @@ fn route(section: &mut Section<'_, '_, '_>) -> Option<StaticRoute> {
         PathPattern::from_label(value::text(value)?).map_err(|error| error.to_string().into())
     });
     let replace_prefix = replace_prefix(section, &path);
-    let upstreams = upstreams(section);
+    let root = section.optional("root", value::path);
+    let upstreams = match &root {
+        None => upstreams(section),
+        Some(_) => no_upstreams(section),
+    };
     let health = health(section, &upstreams);
-    let options = route_options(section);
+    let options = Options { root, ..route_options(section) };
     let tls = section.optional("tls", value::one_of(ROUTE_TLS)).unwrap_or_default();
     let hsts = section.optional("hsts", |value| {
         Ok(Hsts::parse(value::text(value)?).map_err(with_subject(value))?)
@@ -288,6 +295,22 @@ fn replace_prefix(section: &mut Section<'_, '_, '_>, path: &PathPattern) -> Opti
         strip => Ok(strip),
     });
     (strip == Some(true)).then(|| "/".to_owned())
+}
+
+/// What workers have to be able to read.
+fn static_roots(routes: &[StaticRoute]) -> Vec<PathBuf> {
+    let roots: BTreeSet<&PathBuf> =
+        routes.iter().filter_map(|route| route.options.root.as_ref()).collect();
+    roots.into_iter().cloned().collect()
+}
+
+fn no_upstreams(section: &mut Section<'_, '_, '_>) -> Vec<StaticUpstream> {
+    let list = section.list("upstreams", |value| value::text(value).map(drop));
+    if let Some(first) = list.iter().flatten().next() {
+        let problem = "there is a root: files, or upstreams, not both".into();
+        section.mistake(first.span().start, "upstreams", problem);
+    }
+    Vec::new()
 }
 
 fn upstreams(section: &mut Section<'_, '_, '_>) -> Vec<StaticUpstream> {

@@ -286,6 +286,10 @@ fn each_mistake_has_its_sentence() {
         ),
         ("log.access = \"$nothing\"", "1: log.access: `$nothing` has $nothing, which is not known"),
         (
+            "[[route]]\nhost = \"a\"\nroot = \"/srv\"\nupstreams = [\"127.0.0.1:1\"]",
+            "4: route.upstreams: there is a root: files, or upstreams, not both",
+        ),
+        (
             "log.escape = \"none\"",
             "1: log.escape: `none` would let clients forge lines: expected `default` or `json`",
         ),
@@ -446,8 +450,9 @@ fn the_example_as_it_is_means_defaults() {
 fn the_example_shows_the_defaults() {
     let mut config = parse(&uncommented(EXAMPLE)).expect("the example, uncommented");
     // What the file calls an example.
-    assert_eq!(config.routes.len(), 1);
+    assert_eq!(config.routes.len(), 2);
     config.routes.clear();
+    config.worker.static_roots.clear();
     assert_eq!(config.certificates.len(), 1);
     config.certificates.clear();
     assert!(config.docker.endpoint.take().is_some());

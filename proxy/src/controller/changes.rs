@@ -37,7 +37,9 @@ fn lines(table: &Table) -> BTreeMap<String, String> {
     for host in &table.hosts {
         for route in &host.routes {
             let from = format!("{}{}", host.pattern, route.path);
-            if route.upstreams.is_empty() {
+            if let Some(root) = &route.options.root {
+                lines.insert(format!("{from} -> files in {}", root.display()), "up".to_owned());
+            } else if route.upstreams.is_empty() {
                 lines.insert(format!("{from} -> nobody"), "down".to_owned());
             }
             for upstream in &route.upstreams {

@@ -2,7 +2,7 @@
 //! changes to the log.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -55,6 +55,16 @@ pub struct Publisher {
     snapshot: watch::Sender<Arc<Snapshot>>,
     view: watch::Sender<Arc<View>>,
     wishes: watch::Sender<Arc<Wishes>>,
+}
+
+/// A root of static files that a worker will not be able to open.
+fn unusable(root: &Path) -> Option<Problem> {
+    let reason = match std::fs::metadata(root) {
+        Ok(found) if found.is_dir() => return None,
+        Ok(_) => "not a directory: its routes answer 503".to_owned(),
+        Err(error) => format!("{error}: its routes answer 503"),
+    };
+    Some(Problem { thing: format!("static files in {}", root.display()), reason })
 }
 
 impl Publisher {
@@ -176,6 +186,7 @@ impl Publisher {
         let named = config.routes.iter().filter_map(|route| route.client_ca.as_ref());
         problems.extend(self.client_cas.set(config.client_ca_dir.as_deref(), named));
         problems.extend(self.htpasswd.read(config.htpasswd_dir.as_deref()));
+        problems.extend(config.worker.static_roots.iter().filter_map(|root| unusable(root)));
         problems
     }
 
@@ -247,7 +258,8 @@ impl Publisher {
     fn assemble(&mut self, table: &Table, stock: &Stock) -> Assembled {
         let is_up = |host: &HostEntry| {
             let mut upstreams = host.routes.iter().flat_map(|route| &route.upstreams);
-            upstreams.any(|upstream| upstream.state == UpstreamState::Up)
+            host.routes.iter().any(|route| route.options.root.is_some())
+                || upstreams.any(|upstream| upstream.state == UpstreamState::Up)
         };
         let wanted: Vec<_> = table
             .hosts

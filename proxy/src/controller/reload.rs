@@ -30,6 +30,7 @@ pub fn needs_generation(old: &Config, new: &Config) -> Vec<&'static str> {
         sandbox,
         tls: TlsSettings { profile, strict_sni },
         access_log,
+        static_roots,
         log_level,
         balance,
     } = &new.worker;
@@ -49,8 +50,20 @@ pub fn needs_generation(old: &Config, new: &Config) -> Vec<&'static str> {
         ("log.access", was.access_log.format != access_log.format),
         ("log.sample", was.access_log.sample != access_log.sample),
         ("log.redact", was.access_log.redact != access_log.redact),
+        ("route.root", was.static_roots != *static_roots),
         ("log.level", was.log_level != *log_level),
     ])
+}
+
+/// What the next generation is started with: it serves the routes of before, too, until it is told of the
+/// new ones, and opens no directory later.
+pub fn bridging(old: &Config, new: &Config) -> Config {
+    let mut bridging = new.clone();
+    let roots = &mut bridging.worker.static_roots;
+    roots.extend(old.worker.static_roots.iter().cloned());
+    roots.sort();
+    roots.dedup();
+    bridging
 }
 
 fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
@@ -93,6 +106,17 @@ mod tests {
             assert_eq!(needs_restart(&old, &new), restart);
             assert_eq!(needs_generation(&old, &new), generation);
         }
+    }
+
+    #[test]
+    fn the_next_generation_can_serve_the_routes_of_before() {
+        let with = |roots: &[&str]| {
+            let mut config = Config::default();
+            config.worker.static_roots = roots.iter().map(Into::into).collect();
+            config
+        };
+        let bridging = bridging(&with(&["/a", "/b"]), &with(&["/a", "/c"]));
+        assert_eq!(bridging.worker.static_roots, with(&["/a", "/b", "/c"]).worker.static_roots);
     }
 
     #[test]

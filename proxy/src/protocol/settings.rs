@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::access_log::AccessLog;
@@ -43,6 +44,8 @@ pub struct WorkerSettings {
     pub sandbox: Sandbox,
     pub tls: TlsSettings,
     pub access_log: AccessLog,
+    /// Directories beneath which static files are: no others can be opened. Sorted, each once.
+    pub static_roots: Vec<PathBuf>,
     /// Level filter for events on stderr, as `RUST_LOG` reads it.
     pub log_level: String,
     /// How upstreams of a pool take turns.

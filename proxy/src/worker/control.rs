@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::access_log;
 use super::challenges;
 use super::drain::Phase;
+use super::files::Roots;
 use super::host_book::HostBook;
 use super::route_options::Limiter;
 use super::sandbox::{self, Incomplete, Layers};
@@ -80,11 +81,12 @@ pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
         }
         log::start(&settings.log_level);
         // Before any other thread, and before a stranger has said a word.
-        let layers = sandbox::enter(settings.sandbox)?;
+        let roots = Roots::open(&settings.static_roots);
+        let layers = sandbox::enter(settings.sandbox, &roots)?;
         let Layers { active, missing } = layers;
         controller.sender.send(&FromWorker::Sandboxed { active, missing }).await?;
         let (writer, writing) = access_log::start().map_err(WorkerError::Start)?;
-        let worker = Worker::start(identity, settings, fault, &writer)?;
+        let worker = Worker::start(identity, settings, fault, &writer, Arc::new(roots))?;
         // Each thread has its own; the log ends with the last of them.
         drop(writer);
         worker.serve(controller).await?;
@@ -192,6 +194,7 @@ impl Worker {
         settings: WorkerSettings,
         fault: Option<Fault>,
         writer: &access_log::Writer,
+        roots: Arc<Roots>,
     ) -> Result<Self, WorkerError> {
         let settings = Arc::new(settings);
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
@@ -215,6 +218,7 @@ impl Worker {
                 generation: identity.generation,
                 log: writer.clone(),
                 limiter: limiter.clone(),
+                roots: roots.clone(),
                 orders: receiver,
                 events: events_sender.clone(),
             };

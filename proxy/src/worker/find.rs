@@ -82,6 +82,7 @@ pub fn find_route<'a>(
     let found = route_of(host, peer, head);
     let is_down =
         |route: &Route| !route.hold && routing.table.pools[route.pool].upstreams.is_empty();
+    let is_down = |route: &Route| is_down(route) && !route.has_files();
     if found.as_ref().is_ok_and(|(route, _)| is_down(route)) {
         // A redirect would lead to the same answer.
         return Err(Page::NOBODY_UP);

@@ -14,6 +14,7 @@ use super::access_log::AccessLog;
 use super::client_auth::ClientAuth;
 use super::drain::Drain;
 use super::fields::Client;
+use super::files::{Files, Roots};
 use super::route_options::{Limiter, Verifier};
 use super::stats::ThreadStats;
 use super::table::Table;
@@ -35,6 +36,7 @@ pub struct Local {
     pub encoders: Cell<usize>,
     /// One for all threads.
     pub limiter: Arc<Limiter>,
+    pub files: Files,
     table: RefCell<Cache<Arc<ArcSwap<Table>>, Arc<Table>>>,
     routing: RefCell<Rc<Routing>>,
     /// Version of the table.
@@ -58,6 +60,7 @@ impl Local {
         stats: Arc<ThreadStats>,
         log: AccessLog,
         limiter: Arc<Limiter>,
+        roots: Arc<Roots>,
     ) -> Rc<Self> {
         let first = table.load_full();
         let pools = Pools::new(&first, None);
@@ -69,6 +72,7 @@ impl Local {
             verifier: Verifier::default(),
             encoders: Cell::new(0),
             limiter,
+            files: Files::new(roots),
             settings,
             stats,
             drain: Drain::new(),

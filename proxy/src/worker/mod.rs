@@ -10,6 +10,7 @@ mod client_auth;
 pub mod control;
 pub mod drain;
 pub mod fields;
+pub mod files;
 mod find;
 pub mod hold;
 pub mod host_book;

@@ -22,6 +22,8 @@ pub enum Page {
     Elsewhere(StatusCode, HeaderValue),
     /// 429, and the seconds after which the client may try again.
     TooMany(u64),
+    /// 405: what is here can only be read.
+    ReadOnly,
     /// 401: the route wants a name and a password.
     Unauthorized,
     /// 503 for a host that is not routed.
@@ -43,6 +45,15 @@ impl Page {
         Page::Status(StatusCode::NOT_FOUND, "Nothing is routed under this path.");
     pub const METHOD_NOT_ALLOWED: Page =
         Page::Status(StatusCode::METHOD_NOT_ALLOWED, "This method is not served here.");
+    pub const NO_FILE: Page =
+        Page::Status(StatusCode::NOT_FOUND, "There is nothing under this path.");
+    pub const NO_ROOT: Page = Page::Unavailable("These files cannot be served at the moment.");
+    pub const NOT_READABLE: Page =
+        Page::Status(StatusCode::FORBIDDEN, "This may not be read by the server.");
+    pub const BAD_DISK: Page =
+        Page::Status(StatusCode::INTERNAL_SERVER_ERROR, "This could not be read.");
+    pub const PRECONDITION_FAILED: Page =
+        Page::Status(StatusCode::PRECONDITION_FAILED, "This is another version by now.");
     pub const REQUEST_TIMEOUT: Page =
         Page::Status(StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive.");
     pub const TOO_LARGE: Page =
@@ -95,6 +106,9 @@ impl Page {
                 let methods = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
                 fields.insert(ALLOW, HeaderValue::from_static(methods));
             }
+            Page::ReadOnly => {
+                fields.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            }
             Page::TooMany(seconds) => {
                 fields.insert(RETRY_AFTER, HeaderValue::from(*seconds));
             }
@@ -133,6 +147,9 @@ impl Page {
             Page::Unauthorized => (StatusCode::UNAUTHORIZED, "This needs a name and a password."),
             Page::TooMany(_) => {
                 (StatusCode::TOO_MANY_REQUESTS, "You have asked too often. Please wait a little.")
+            }
+            Page::ReadOnly => {
+                (StatusCode::METHOD_NOT_ALLOWED, "This can be read, and nothing else.")
             }
             Page::Elsewhere(status, _) => (*status, "This is somewhere else."),
             Page::ToHttps(status, _) => (*status, "Please use HTTPS."),

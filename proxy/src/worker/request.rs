@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Method;
 use tokio::time::timeout;
 
+use super::files;
 use super::find::{Found, find_host, find_route};
 use super::hold::{Lack, Patience, Waited};
 use super::leaving::Leaving;
@@ -161,6 +162,17 @@ async fn serve_with<D: Downstream>(
             }
         },
     };
+    if let Some(root) = &options.root {
+        let asked = (request.head, &request.target[..]);
+        return match files::serve(local, root, asked, hsts, &mut client, record).await {
+            Ok(outcome) => Forwarded::Ended(outcome),
+            Err(page) => {
+                let answer = page.render(Some(request.head));
+                let outcome = give(local, &mut client, request.head, answer, hsts, record).await;
+                Forwarded::Ended(outcome)
+            }
+        };
+    }
     let head = options.request_head(admission, request.head);
     let timeouts = options.timeouts(request.timeouts);
     let timeouts = timeouts.as_ref().unwrap_or(request.timeouts);

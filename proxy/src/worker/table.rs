@@ -148,6 +148,13 @@ pub struct Route {
     pub options: Option<Box<RouteOptions>>,
 }
 
+impl Route {
+    /// It needs nobody else.
+    pub fn has_files(&self) -> bool {
+        self.options.as_ref().is_some_and(|options| options.root.is_some())
+    }
+}
+
 /// The matched prefix and what replaces it.
 #[derive(Debug)]
 pub struct Replace {

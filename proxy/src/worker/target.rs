@@ -31,7 +31,7 @@ pub fn target(route: &Route, head: &RequestHead, normal: &[u8]) -> Bytes {
 }
 
 /// RFC 3986 section 3.3: what a path segment may hold stands, all else is percent-encoded.
-fn encode(path: &[u8]) -> Vec<u8> {
+pub fn encode(path: &[u8]) -> Vec<u8> {
     let mut encoded = Vec::with_capacity(path.len());
     for &byte in path {
         if byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@".contains(&byte) {

@@ -18,6 +18,7 @@ use tokio::task::{JoinSet, spawn_local};
 use super::accept::Accept;
 use super::access_log::{AccessLog, Writer};
 use super::drain::Phase;
+use super::files::Roots;
 use super::local::{Local, Peer};
 use super::route_options::Limiter;
 use super::stats::ThreadStats;
@@ -41,6 +42,7 @@ pub struct Parts {
     pub generation: u64,
     pub log: Writer,
     pub limiter: Arc<Limiter>,
+    pub roots: Arc<Roots>,
     pub orders: UnboundedReceiver<Order>,
     pub events: UnboundedSender<Event>,
 }
@@ -96,7 +98,7 @@ async fn serve(mut parts: Parts) {
     let wish = &parts.settings.access_log;
     let log = AccessLog::new(wish, parts.generation, parts.log, parts.stats.clone());
     let tables = (parts.table, parts.published);
-    let local = Local::new(parts.settings, tables, parts.stats, log, parts.limiter);
+    let local = Local::new(parts.settings, tables, parts.stats, log, parts.limiter, parts.roots);
     let accept = Accept { local: local.clone(), tls: parts.tls, challenges: parts.challenges };
     spawn_local(write_log(local.clone()));
     spawn_local(sweep(local.clone()));

@@ -199,6 +199,13 @@ pub struct Route {
     pub options: Vec<String>,
 }
 
+impl Route {
+    /// It answers by static files, and needs nobody.
+    pub fn has_files(&self) -> bool {
+        self.options.iter().any(|option| option == "root")
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Upstream {
     /// None when the container has no address that can be reached.

@@ -122,10 +122,9 @@ pub fn routes(routes: &Routes) -> String {
     for route in &routes.routes {
         let certificate = or_dash(route.certificate.as_deref());
         if route.upstreams.is_empty() {
-            rows.push(
-                [&route.host, &route.path, "-", "-", "nobody is up", &certificate]
-                    .map(String::from),
-            );
+            let state = if route.has_files() { "static files" } else { "nobody is up" };
+            let row = [&route.host, &route.path, "-", "-", state, &certificate];
+            rows.push(row.map(String::from));
         }
         for upstream in &route.upstreams {
             let state = match &route.intervention {

@@ -53,7 +53,8 @@ fn host<'a>(name: &str, routes: &'a Routes) -> Option<&'a str> {
 fn tell_host(text: &mut String, name: &str, pattern: &str, known: &Known<'_>) {
     let routes: Vec<&Route> =
         known.routes.routes.iter().filter(|route| route.host == pattern).collect();
-    let is_up = |route: &&Route| route.upstreams.iter().any(|one| one.state == "up");
+    let is_up =
+        |route: &&Route| route.has_files() || route.upstreams.iter().any(|one| one.state == "up");
     let up = routes.iter().filter(|route| is_up(route)).count();
     let by = if pattern == name { String::new() } else { format!(" by `{pattern}`") };
     let how = match up {
@@ -69,7 +70,9 @@ fn tell_host(text: &mut String, name: &str, pattern: &str, known: &Known<'_>) {
     tell_certificate(text, name, pattern, &routes, known.certificates);
     for route in &routes {
         let _ = writeln!(text, "\n{}{}", route.host, route.path);
-        if route.upstreams.is_empty() {
+        if route.has_files() {
+            let _ = writeln!(text, "  static files");
+        } else if route.upstreams.is_empty() {
             let _ = writeln!(text, "  nobody answers for it");
         }
         for upstream in &route.upstreams {

@@ -36,7 +36,8 @@ impl Controller<'_> {
             error: "configuration is invalid: nothing changed".to_owned(),
             reasons: mistakes.iter().map(ToString::to_string).collect(),
         })?;
-        let (old, new) = (&self.live.config, &live.config);
+        let old = &self.live.config;
+        let new = &live.config;
         let keys = reload::needs_restart(old, new);
         if !keys.is_empty() {
             return Err(Refused::because(reload::refusal(&keys)));
@@ -48,7 +49,7 @@ impl Controller<'_> {
             return Ok(Plan::InPlace(Box::new(live)));
         }
         tracing::info!("{} changed: a new generation of workers takes over", keys.join(", "));
-        self.generations.begin("reload", &live.config)?;
+        self.generations.begin("reload", &reload::bridging(old, &live.config))?;
         Ok(Plan::Handoff(Box::new(live)))
     }
 

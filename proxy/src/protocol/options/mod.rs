@@ -12,6 +12,7 @@ pub mod redirect;
 pub mod sticky;
 pub mod timeouts;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ use super::settings::Balance;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
+    /// Its answers are files beneath this directory, and it has no upstreams. Never by a label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
     /// How its upstreams take turns; `None`: as all others.
     pub balance: Option<Balance>,
     /// In place of that: the same upstream for the same value of this field, in lower case.
@@ -86,6 +90,7 @@ impl Options {
     pub fn names(&self) -> Vec<String> {
         let redirects = &self.redirects;
         let named = [
+            ("root", self.root.is_some()),
             ("balance", self.balance.is_some() || self.balance_header.is_some()),
             ("sticky", self.sticky.is_some()),
             ("allow", self.access.allow.is_some()),

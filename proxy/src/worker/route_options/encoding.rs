@@ -27,12 +27,34 @@ pub enum Encoding {
 const ENCODINGS: [Encoding; 3] = [Encoding::Zstd, Encoding::Brotli, Encoding::Gzip];
 
 impl Encoding {
-    fn as_str(self) -> &'static str {
+    pub fn as_str(self) -> &'static str {
         match self {
             Encoding::Brotli => "br",
             Encoding::Zstd => "zstd",
             Encoding::Gzip => "gzip",
         }
+    }
+
+    /// Of a file that is compressed that way.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Encoding::Brotli => "br",
+            Encoding::Zstd => "zst",
+            Encoding::Gzip => "gz",
+        }
+    }
+
+    /// Those that the client takes, the one that it likes best first; the smallest first of those that
+    /// it likes as much, for what was compressed at leisure.
+    pub fn all_accepted(request: &Fields) -> Vec<Self> {
+        let lists = request.all("accept-encoding");
+        let of = |encoding: Self| {
+            lists.iter().filter_map(|list| weight(list, encoding.as_str())).max().unwrap_or(0)
+        };
+        let mut all = vec![Encoding::Brotli, Encoding::Zstd, Encoding::Gzip];
+        all.retain(|encoding| of(*encoding) > 0);
+        all.sort_by_key(|encoding| std::cmp::Reverse(of(*encoding)));
+        all
     }
 
     /// The one that the client likes best; `None`: it wants the body as it is (RFC 9110 section
@@ -85,7 +107,7 @@ pub fn is_compressible(head: &ResponseHead) -> bool {
 }
 
 /// Kinds of bodies that get smaller. A stream of events is none: each is on its way at once, and small.
-fn is_text(kind: &[u8]) -> bool {
+pub fn is_text(kind: &[u8]) -> bool {
     let Ok(kind) = std::str::from_utf8(kind) else { return false };
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match kind.as_str() {

@@ -13,6 +13,7 @@ mod verifier;
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -39,6 +40,7 @@ use crate::protocol::settings::Timeouts;
 use crate::protocol::snapshot::{Upstream, UpstreamProtocol};
 
 pub use self::client::OptionClient;
+pub use self::encoding::{Encoding, is_text};
 pub use self::limiter::Limiter;
 use self::limiter::Who;
 pub use self::verifier::Verifier;
@@ -79,6 +81,8 @@ pub struct RouteOptions {
     proxy_protocol: Option<ProxyProtocol>,
     redirects: Redirects,
     rate_limit: Option<RateLimit>,
+    /// Where its files are.
+    pub root: Option<PathBuf>,
     /// Of all that was said: another table may say something else.
     fingerprint: u64,
     /// Host and path: whose tokens they are.
@@ -117,6 +121,7 @@ impl RouteOptions {
             proxy_protocol: options.proxy_protocol,
             redirects: options.redirects,
             rate_limit: options.rate_limit,
+            root: options.root,
             fingerprint,
             place: format!("{host}{path}").into(),
             request_fields: FieldChanges::compile(options.request_fields),

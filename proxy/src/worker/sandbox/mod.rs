@@ -8,8 +8,8 @@ use std::fmt;
 use std::io;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetError,
-    RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 use nix::unistd::{Gid, Uid, User, setgid, setgroups, setuid};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
@@ -19,6 +19,7 @@ use rustix::thread::{
 };
 
 use crate::protocol::settings::Sandbox;
+use crate::worker::files::Roots;
 
 /// Who a worker is where the controller may choose: nobody owns a file as this user.
 const USER: &str = "nobody";
@@ -37,12 +38,12 @@ pub struct Layers {
 #[error("sandbox = \"strict\": {}: use a newer kernel, or sandbox = \"on\"", .0.join("; "))]
 pub struct Incomplete(Vec<String>);
 
-/// Enters the sandbox, for good. Called while the process has one thread: what comes later inherits
+/// Enters the sandbox, for good. Beneath `roots` files can be read; no others. Called while the process has one thread: what comes later inherits
 /// it.
 ///
 /// # Errors
 /// In strict mode, when a layer cannot be had.
-pub fn enter(mode: Sandbox) -> Result<Layers, Incomplete> {
+pub fn enter(mode: Sandbox, roots: &Roots) -> Result<Layers, Incomplete> {
     let mut layers = Layers::default();
     if mode == Sandbox::Off {
         layers.missing.push("off: see `sandbox` in the configuration".to_owned());
@@ -57,8 +58,8 @@ pub fn enter(mode: Sandbox) -> Result<Layers, Incomplete> {
     layers.add("not dumpable", not_dumpable());
     // Landlock and seccomp ask for it, so that they never fool a setuid program.
     layers.add("no new privileges", set_no_new_privs(true).map_err(io::Error::from));
-    layers.add_named(no_files());
-    layers.add("system calls", seccomp::enter(mode));
+    layers.add_named(no_files(roots));
+    layers.add("system calls", seccomp::enter(mode, !roots.is_empty()));
     match mode {
         Sandbox::Strict if !layers.missing.is_empty() => Err(Incomplete(layers.missing)),
         _ => Ok(layers),
@@ -121,23 +122,30 @@ fn not_dumpable() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-/// No file at all, no listening, no signals to others: what it has, it was given as descriptors.
-fn no_files() -> Result<String, String> {
-    let status = landlock().map_err(|error| format!("files: {error}"))?;
+/// No file but those beneath the roots of static files, no listening, no signals to others: what it has, it was given as descriptors.
+fn no_files(roots: &Roots) -> Result<String, String> {
+    let status = landlock(roots).map_err(|error| format!("files: {error}"))?;
+    let name = if roots.is_empty() { "no files" } else { "no files but static ones" };
     match status {
-        RulesetStatus::FullyEnforced => Ok("no files".to_owned()),
-        RulesetStatus::PartiallyEnforced => Ok("no files (as far as this kernel can)".to_owned()),
+        RulesetStatus::FullyEnforced => Ok(name.to_owned()),
+        RulesetStatus::PartiallyEnforced => Ok(format!("{name} (as far as this kernel can)")),
         RulesetStatus::NotEnforced => Err("files: this kernel has no Landlock".to_owned()),
     }
 }
 
-fn landlock() -> Result<RulesetStatus, RulesetError> {
+fn landlock(roots: &Roots) -> Result<RulesetStatus, RulesetError> {
     let status = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(LANDLOCK))?
         .handle_access(AccessNet::BindTcp)?
         .scope(Scope::from_all(LANDLOCK))?
         .create()?
+        .add_rules(roots.descriptors().map(|root| {
+            // Directories too: one is told from a file once it is open. None can be listed, for want of
+            // the system call.
+            let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+            Ok::<_, RulesetError>(PathBeneath::new(root, reading))
+        }))?
         .restrict_self()?;
     Ok(status.ruleset)
 }

@@ -4,15 +4,19 @@
 use std::fs::File;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::Command;
 
 use nix::libc;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, ResolveFlags, openat2};
 
 use super::{Incomplete, enter};
 use crate::protocol::settings::Sandbox;
 use crate::sys;
+use crate::worker::files::{Roots, open_beneath};
 
 /// System calls that give what a worker must not have, with arguments that mean nothing: without the
 /// sandbox the kernel would complain of those.
@@ -39,8 +43,10 @@ pub fn run(
     mode: Sandbox,
     upstream: SocketAddr,
     socket_file: &str,
+    root: Option<PathBuf>,
 ) -> Result<Vec<String>, Incomplete> {
-    let layers = enter(mode)?;
+    let roots = Roots::open(root.as_slice());
+    let layers = enter(mode, &roots)?;
     let mut said: Vec<String> =
         layers.active.iter().map(|layer| format!("layer {layer}")).collect();
     said.extend(layers.missing.iter().map(|layer| format!("no layer {layer}")));
@@ -58,6 +64,16 @@ pub fn run(
         std::thread::Builder::new().spawn(|| ()).map(|thread| drop(thread.join())),
     );
     tell("open a file to read", File::open("/etc/hostname").map(drop));
+    for (what, path) in
+        [("by its path", "/etc/hostname"), ("by way of /proc", "/proc/self/root/etc/hostname")]
+    {
+        tell(&format!("open a file {what}"), open_anywhere(path));
+    }
+    if let Some(opened) = root.and_then(|root| roots.get(&root).cloned()) {
+        tell("open a static file", open_beneath(&opened, b"index.html").map(drop));
+        tell("list a root", list(&opened));
+        tell("write to a static file", write_to(&opened));
+    }
     tell("open a file to write", File::create("/tmp/baton-self-test").map(drop));
     tell("connect to a unix socket", UnixStream::connect(socket_file).map(drop));
     tell("listen", TcpListener::bind("127.0.0.1:0").map(drop));
@@ -75,6 +91,28 @@ pub fn run(
         tell(&format!("call {name}"), sys::call_without_arguments(call));
     }
     Ok(said)
+}
+
+/// By the system call that static files are opened by, without what keeps it beneath a root.
+fn open_anywhere(path: &str) -> io::Result<()> {
+    let (flags, resolve) = (OFlags::RDONLY, ResolveFlags::empty());
+    Ok(openat2(CWD, path, flags, Mode::empty(), resolve).map(drop)?)
+}
+
+fn write_to(root: &OwnedFd) -> io::Result<()> {
+    let (flags, resolve) = (OFlags::WRONLY, ResolveFlags::empty());
+    Ok(openat2(root, "index.html", flags, Mode::empty(), resolve).map(drop)?)
+}
+
+fn list(root: &OwnedFd) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let directory = openat2(root, ".", flags, Mode::empty(), ResolveFlags::empty())?;
+    let mut buffer = Vec::with_capacity(1024);
+    let mut entries = RawDir::new(&directory, buffer.spare_capacity_mut());
+    match entries.next() {
+        Some(Err(error)) => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 fn is_refusal(error: &io::Error) -> bool {

@@ -473,3 +473,45 @@ async fn a_client_is_answered_by_the_same_container_where_the_route_says_so() {
     assert_eq!(answered.len(), 2, "{answered:?}");
     assert_eq!(baton.routes_json()["diagnoses"].to_string(), "[]");
 }
+
+#[tokio::test]
+async fn browsers_are_told_who_may_read_and_to_be_careful() {
+    let own = Recorder::start(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Frame-Options: DENY\r\n\
+         Access-Control-Allow-Origin: https://evil.test\r\n\r\n",
+    )
+    .await;
+    // Nobody is asked for a password before the browser has asked whether it may come.
+    let locked = format!("auth.basic = [\"a:{}\"]", hashed("-5", "secret"));
+    let config = Config::new()
+        .route_with(
+            "cors.test",
+            &[own.address()],
+            "cors = \"https://*.a.test, credentials\"\nsecurity_headers = true",
+        )
+        .route_with("locked.test", &[own.address()], &format!("cors = \"*\"\n{locked}"));
+    let baton = Baton::start(config).await;
+    for version in VERSIONS {
+        for (origin, want) in
+            [("https://x.a.test", Some("https://x.a.test")), ("https://evil.test", None)]
+        {
+            let origin = format!("Origin: {origin}");
+            let curl = baton.curl("https://cors.test/").args(["--insecure", version]);
+            let answer = curl.args(["--header", &origin]).run().await;
+            assert_eq!(answer.status, 200, "{version} {origin}");
+            assert_eq!(answer.field("access-control-allow-origin"), want, "{version} {origin}");
+            let credentials = want.map(|_| "true");
+            assert_eq!(answer.field("access-control-allow-credentials"), credentials, "{origin}");
+            assert_eq!(answer.field("vary"), Some("Origin"), "{version} {origin}");
+            assert_eq!(answer.fields("x-frame-options"), ["DENY"], "{version}");
+            assert_eq!(answer.field("x-content-type-options"), Some("nosniff"), "{version}");
+        }
+        let asking = ["--insecure", version, "--request", "OPTIONS", "--header"];
+        let curl = baton.curl("https://locked.test/").args(asking).arg("Origin: https://b.test");
+        let answer = curl.args(["--header", "Access-Control-Request-Method: PUT"]).run().await;
+        assert_eq!(answer.status, 204, "{version}: {answer:?}");
+        assert_eq!(answer.field("access-control-allow-origin"), Some("*"), "{version}");
+        assert!(answer.field("access-control-allow-methods").is_some_and(|m| m.contains("PUT")));
+        assert_eq!(get(&baton, "https://locked.test/", version).await.status, 401, "{version}");
+    }
+}

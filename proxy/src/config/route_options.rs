@@ -10,6 +10,7 @@ use crate::protocol::options::Options;
 use crate::protocol::options::balance::RouteBalance;
 use crate::protocol::options::basic_auth::Credential;
 use crate::protocol::options::body_size::body_size;
+use crate::protocol::options::cors::Cors;
 use crate::protocol::options::fields::{Change, FieldChange, Side, check_name};
 use crate::protocol::options::forward_auth::ForwardAuth;
 use crate::protocol::options::proxy_protocol::ProxyProtocol;
@@ -26,6 +27,8 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     options.access.allow = networks(section, "allow");
     options.access.deny = networks(section, "deny").unwrap_or_default();
     options.rate_limit = section.optional("rate_limit", said(RateLimit::parse));
+    options.cors = section.optional("cors", said(Cors::parse));
+    section.read("security_headers", &mut options.security_headers, value::boolean);
     section.read("max_body", &mut options.max_body, max_body);
     options.max_requests = section.optional("max_requests", value::number(1..=1_000_000));
     options.queue = section.optional("queue", value::number(0..=1_000_000));

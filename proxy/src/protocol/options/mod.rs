@@ -4,6 +4,7 @@ pub mod access;
 pub mod balance;
 pub mod basic_auth;
 pub mod body_size;
+pub mod cors;
 pub mod fields;
 pub mod forward_auth;
 pub mod proxy_protocol;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use access::Access;
 use balance::RouteBalance;
 use basic_auth::Credential;
+use cors::Cors;
 use fields::FieldChange;
 use forward_auth::ForwardAuth;
 use proxy_protocol::ProxyProtocol;
@@ -67,6 +69,10 @@ pub struct Options {
     pub rate_limit: Option<RateLimit>,
     /// Bodies of responses are compressed, where the client takes that.
     pub compress: bool,
+    /// Pages of which other origins may read the answers.
+    pub cors: Option<Cors>,
+    /// Fields that keep browsers careful, where the application says nothing of them.
+    pub security_headers: bool,
     /// Header fields of requests, before they go upstream.
     pub request_fields: Vec<FieldChange>,
     /// Header fields of responses, before they go to the client.
@@ -98,6 +104,8 @@ impl Options {
             ("auth.basic", self.basic_auth.is_some()),
             ("auth.forward", self.forward_auth.is_some()),
             ("compress", self.compress),
+            ("cors", self.cors.is_some()),
+            ("security_headers", self.security_headers),
             ("max_body", self.max_body > 0),
             ("max_requests", self.max_requests.is_some()),
             ("proxy_protocol", self.proxy_protocol.is_some()),

@@ -77,7 +77,7 @@ impl<D: Downstream> Downstream for OptionClient<'_, D> {
     }
 
     fn send_head(&mut self, head: &ResponseHead, end: bool) -> Result<(), ClientError> {
-        let mut head = self.options.response_head(head);
+        let mut head = self.options.response_head(head, self.request);
         if let Some(cookie) = self.cookie.take() {
             let fields = FieldChanges::adding(SET_COOKIE, cookie).apply(&head.fields);
             head = Cow::Owned(ResponseHead { fields, ..head.into_owned() });

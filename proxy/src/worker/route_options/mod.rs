@@ -2,6 +2,7 @@
 
 mod basic_auth;
 mod client;
+mod cors;
 mod encoder;
 mod encoding;
 mod fields;
@@ -26,11 +27,13 @@ use self::redirect::redirect;
 use self::verifier::Verdict;
 use super::fields::Client;
 use super::local::{Local, Peer};
-use super::message::{BodyLength, RequestHead, ResponseHead};
+use super::message::{BodyLength, Fields, RequestHead, ResponseHead};
 use super::page::Page;
 use super::upstream::Pools;
 use crate::protocol::options::Options;
 use crate::protocol::options::access::Access;
+use crate::protocol::options::cors::Cors;
+use crate::protocol::options::fields::{Change, FieldChange};
 use crate::protocol::options::proxy_protocol::ProxyProtocol;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::Redirects;
@@ -89,7 +92,18 @@ pub struct RouteOptions {
     place: Box<str>,
     request_fields: Option<FieldChanges>,
     response_fields: Option<FieldChanges>,
+    cors: Option<Cors>,
+    /// For answers that have none of their own.
+    defaults: Vec<(&'static str, &'static str)>,
 }
+
+/// What `security_headers` says where the application, and the route, say nothing of it.
+const SECURITY_HEADERS: [(&str, &str); 4] = [
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "SAMEORIGIN"),
+    ("referrer-policy", "strict-origin-when-cross-origin"),
+    ("cross-origin-opener-policy", "same-origin-allow-popups"),
+];
 
 impl RouteOptions {
     /// `None` when there is nothing to do. Servers that it asks are added to `asked`.
@@ -124,6 +138,8 @@ impl RouteOptions {
             root: options.root,
             fingerprint,
             place: format!("{host}{path}").into(),
+            defaults: defaults(options.security_headers, &options.response_fields),
+            cors: options.cors,
             request_fields: FieldChanges::compile(options.request_fields),
             response_fields: FieldChanges::compile(options.response_fields),
         }))
@@ -145,6 +161,10 @@ impl RouteOptions {
         client: &Client<'_>,
         head: &RequestHead,
     ) -> Result<Admission, Refusal> {
+        // A browser asks first, and shows no password then.
+        if let Some(answer) = self.cors.as_ref().and_then(|cors| cors::preflight(cors, head)) {
+            return Err(Refusal::Answer(Box::new(answer)));
+        }
         self.check(local, client, head).await?;
         let by = self.fingerprint;
         let Some(auth) = &self.forward_auth else { return Ok(Admission { by, copied: None }) };
@@ -240,15 +260,46 @@ impl RouteOptions {
     }
 
     /// The head that goes to the client.
-    fn response_head<'a>(&self, head: &'a ResponseHead) -> Cow<'a, ResponseHead> {
-        match &self.response_fields {
-            None => Cow::Borrowed(head),
-            Some(changes) => {
-                let fields = changes.apply(&head.fields);
-                Cow::Owned(ResponseHead { fields, ..head.clone() })
-            }
+    fn response_head<'a>(
+        &self,
+        head: &'a ResponseHead,
+        request: &RequestHead,
+    ) -> Cow<'a, ResponseHead> {
+        let mut head = Cow::Borrowed(head);
+        let apply = |changes: &FieldChanges, head: &mut Cow<'a, ResponseHead>| {
+            let fields = changes.apply(&head.fields);
+            *head = Cow::Owned(ResponseHead { fields, ..head.as_ref().clone() });
+        };
+        if let Some(changes) = self.missing(&head.fields) {
+            apply(&changes, &mut head);
         }
+        if let Some(cors) = &self.cors
+            && let Some(changes) = cors::changes(cors, &request.fields, &head.fields)
+        {
+            apply(&changes, &mut head);
+        }
+        if let Some(changes) = &self.response_fields {
+            apply(changes, &mut head);
+        }
+        head
     }
+
+    /// The defaults that an answer has not.
+    fn missing(&self, fields: &Fields) -> Option<FieldChanges> {
+        let missing = self.defaults.iter().filter(|(name, _)| fields.get(name).is_none());
+        FieldChanges::compile(missing.map(|(name, value)| set(name, value)).collect())
+    }
+}
+
+/// What a route says itself of a field stands.
+fn defaults(is_on: bool, said: &[FieldChange]) -> Vec<(&'static str, &'static str)> {
+    let is_said = |name: &str| said.iter().any(|change| change.name.eq_ignore_ascii_case(name));
+    let defaults = SECURITY_HEADERS.into_iter().filter(|(name, _)| is_on && !is_said(name));
+    defaults.collect()
+}
+
+fn set(name: &str, value: &str) -> FieldChange {
+    FieldChange { name: name.to_owned(), change: Change::Set(value.to_owned()) }
 }
 
 fn fingerprint(options: &Options) -> u64 {
@@ -260,4 +311,21 @@ fn fingerprint(options: &Options) -> u64 {
 
 fn server(name: &str, address: SocketAddr) -> Upstream {
     Upstream { name: name.to_owned(), address, protocol: UpstreamProtocol::Http, weight: 1 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_route_says_of_a_field_stands_before_the_preset() {
+        let remove = |name: &str| FieldChange { name: name.to_owned(), change: Change::Remove };
+        let names = |is_on, said: &[FieldChange]| -> Vec<&str> {
+            defaults(is_on, said).into_iter().map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(false, &[]), [""; 0]);
+        assert_eq!(names(true, &[]), SECURITY_HEADERS.map(|(name, _)| name));
+        let others = ["x-content-type-options", "referrer-policy", "cross-origin-opener-policy"];
+        assert_eq!(names(true, &[remove("X-Frame-Options")]), others);
+    }
 }

@@ -17,6 +17,8 @@ pub(in crate::controller::routes) enum Key {
     AuthForward,
     ForwardHeaders,
     Compress,
+    Cors,
+    SecurityHeaders,
     MaxBody,
     MaxRequests,
     Queue,
@@ -46,7 +48,7 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 24] = [
+const PLAIN: [(&str, Key); 26] = [
     ("balance", Key::Balance),
     ("sticky", Key::Sticky),
     ("allow", Key::Allow),
@@ -56,6 +58,8 @@ const PLAIN: [(&str, Key); 24] = [
     ("auth.forward", Key::AuthForward),
     ("auth.forward_headers", Key::ForwardHeaders),
     ("compress", Key::Compress),
+    ("cors", Key::Cors),
+    ("security_headers", Key::SecurityHeaders),
     ("max_body", Key::MaxBody),
     ("max_requests", Key::MaxRequests),
     ("queue", Key::Queue),
@@ -81,7 +85,7 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
 pub(in crate::controller::routes) const FOREIGN: [(&str, Key); 1] = [("loadbalance", Key::Balance)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 30] = [
+pub(in crate::controller::routes) const LABELS: [&str; 32] = [
     "balance",
     "sticky",
     "allow",
@@ -91,6 +95,8 @@ pub(in crate::controller::routes) const LABELS: [&str; 30] = [
     "auth.forward",
     "auth.forward_headers",
     "compress",
+    "cors",
+    "security_headers",
     "max_body",
     "max_requests",
     "queue",

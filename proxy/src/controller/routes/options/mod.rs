@@ -19,6 +19,7 @@ use crate::protocol::options::access::{self, Networks};
 use crate::protocol::options::balance::RouteBalance;
 use crate::protocol::options::basic_auth::{Credential, Credentials, label_credentials};
 use crate::protocol::options::body_size::body_size;
+use crate::protocol::options::cors::Cors;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
 use crate::protocol::options::forward_auth::{self, ForwardAuth};
 use crate::protocol::options::proxy_protocol::ProxyProtocol;
@@ -47,6 +48,8 @@ enum Setting {
     AuthForward(ForwardAuth),
     ForwardHeaders(Vec<String>),
     Compress(bool),
+    Cors(Cors),
+    SecurityHeaders,
     MaxBody(u64),
     Drain(Duration),
     MaxRequests(u32),
@@ -135,6 +138,8 @@ impl Said {
                 Setting::AuthForward(auth) => options.forward_auth = Some(auth),
                 Setting::ForwardHeaders(names) => options.forward_headers = names,
                 Setting::Compress(compress) => options.compress = compress,
+                Setting::Cors(cors) => options.cors = Some(cors),
+                Setting::SecurityHeaders => options.security_headers = true,
                 Setting::Timeout(limit) => {
                     wait.into_iter().for_each(|wait| options.timeouts.set(wait, limit));
                 }
@@ -190,6 +195,8 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             Ok((Setting::ForwardHeaders(good), bad))
         }
         Key::Compress => compress(text).map(whole),
+        Key::Cors => Cors::parse(text).map(Setting::Cors).map(whole),
+        Key::SecurityHeaders => switched_on(text, Setting::SecurityHeaders).map(whole),
         Key::Timeout(_) => value::span(text).map(Setting::Timeout).map(whole),
         Key::MaxRequests => value::count(text, 1).map(Setting::MaxRequests).map(whole),
         Key::Queue => value::count(text, 0).map(Setting::Queue).map(whole),
@@ -249,6 +256,15 @@ fn compress(text: &str) -> Result<Setting, String> {
     match text.to_ascii_lowercase().as_str() {
         "on" | "true" => Ok(Setting::Compress(true)),
         "off" | "false" => Ok(Setting::Compress(false)),
+        _ => Err("is neither `on` nor `off`".to_owned()),
+    }
+}
+
+/// `off` is known by now.
+fn switched_on(text: &str, on: Setting) -> Result<Setting, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "on" | "true" => Ok(on),
+        "false" => Ok(Setting::Off),
         _ => Err("is neither `on` nor `off`".to_owned()),
     }
 }

@@ -86,7 +86,7 @@ pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
         let Layers { active, missing } = layers;
         controller.sender.send(&FromWorker::Sandboxed { active, missing }).await?;
         let (writer, writing) = access_log::start().map_err(WorkerError::Start)?;
-        let worker = Worker::start(identity, settings, fault, &writer, Arc::new(roots))?;
+        let worker = Worker::start(identity, settings, fault, &writer, &Arc::new(roots))?;
         // Each thread has its own; the log ends with the last of them.
         drop(writer);
         worker.serve(controller).await?;
@@ -194,7 +194,7 @@ impl Worker {
         settings: WorkerSettings,
         fault: Option<Fault>,
         writer: &access_log::Writer,
-        roots: Arc<Roots>,
+        roots: &Arc<Roots>,
     ) -> Result<Self, WorkerError> {
         let settings = Arc::new(settings);
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));

@@ -163,7 +163,7 @@ async fn serve_with<D: Downstream>(
         },
     };
     if let Some(root) = &options.root {
-        let asked = (request.head, &request.target[..]);
+        let asked = (request.head, request.target);
         return match files::serve(local, root, asked, hsts, &mut client, record).await {
             Ok(outcome) => Forwarded::Ended(outcome),
             Err(page) => {

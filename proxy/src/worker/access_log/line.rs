@@ -133,7 +133,9 @@ fn value<'a>(variable: Variable, setting: &Setting<'a>, entry: &'a Entry<'_>) ->
         Variable::RequestMethod => request.map(|request| request.method.as_str()).into_value(),
         Variable::RequestUri => target().unwrap_or_default(),
         Variable::Uri => request.map(RequestHead::path).into_value(),
-        Variable::Args | Variable::QueryString => target().map(query).unwrap_or_default(),
+        Variable::Args | Variable::QueryString => {
+            target().map(|target| query(&target)).unwrap_or_default()
+        }
         Variable::ServerProtocol => request.map(|request| version(request.version)).into_value(),
         Variable::Host => request.map(host).into_value(),
         Variable::HttpHost => request.map(|request| &request.authority[..]).into_value(),
@@ -209,8 +211,8 @@ fn request_line(request: &RequestHead, setting: &Setting<'_>) -> Vec<u8> {
     [method, b" ", &target, b" ", version(request.version).as_bytes()].concat()
 }
 
-fn query(target: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    match memchr::memchr(b'?', &target) {
+fn query<'a>(target: &[u8]) -> Cow<'a, [u8]> {
+    match memchr::memchr(b'?', target) {
         Some(start) => Cow::Owned(target[start + 1..].to_vec()),
         None => Cow::default(),
     }

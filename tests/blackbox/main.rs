@@ -20,6 +20,7 @@ mod dns01;
 mod docker_changes;
 mod docker_routing;
 mod documents;
+mod error_pages;
 mod framing;
 mod handoff;
 mod handshakes;

@@ -97,6 +97,8 @@ pub struct Config {
     pub client_ca_dir: Option<PathBuf>,
     /// htpasswd files, named by the host that they are for.
     pub htpasswd_dir: Option<PathBuf>,
+    /// With pages for errors.
+    pub error_pages: Option<PathBuf>,
     /// `[[tls.certificate]]`
     pub certificates: Vec<CertificateFiles>,
     /// Directories of certificates that others keep.
@@ -122,6 +124,7 @@ impl Default for Config {
             acme: Acme::default(),
             client_ca_dir: None,
             htpasswd_dir: None,
+            error_pages: None,
             certificates: Vec::new(),
             certificate_dirs: Vec::new(),
             default_host: None,

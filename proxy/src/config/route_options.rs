@@ -11,6 +11,7 @@ use crate::protocol::options::balance::RouteBalance;
 use crate::protocol::options::basic_auth::Credential;
 use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::cors::Cors;
+use crate::protocol::options::error_pages::page_set;
 use crate::protocol::options::fields::{Change, FieldChange, Side, check_name};
 use crate::protocol::options::forward_auth::ForwardAuth;
 use crate::protocol::options::proxy_protocol::ProxyProtocol;
@@ -23,6 +24,7 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     let balance = section.optional("balance", said(RouteBalance::parse));
     balance.into_iter().for_each(|balance| options.set_balance(balance));
     options.sticky = section.optional("sticky", said(Sticky::parse));
+    options.error_pages = section.optional("error_pages", said(page_set));
     section.read("compress", &mut options.compress, value::boolean);
     options.access.allow = networks(section, "allow");
     options.access.deny = networks(section, "deny").unwrap_or_default();

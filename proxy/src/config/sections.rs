@@ -26,6 +26,7 @@ pub(super) fn config(root: &mut Section<'_, '_, '_>) -> Config {
     root.read("control_socket", &mut config.control_socket, value::socket_path);
     root.read("handoff", &mut config.handoff, value::one_of(HANDOFFS));
     config.htpasswd_dir = directory(root, "htpasswd_dir");
+    config.error_pages = directory(root, "error_pages");
     worker(root, &mut config.worker);
     root.read("default_host", &mut config.default_host, value::optional(host_pattern));
     root.table("listen", |section| listen(section, &mut config.listen));

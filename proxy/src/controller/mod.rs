@@ -11,6 +11,7 @@ pub mod compose;
 mod control_loop;
 pub mod docker;
 pub mod environment;
+pub mod error_pages;
 pub mod generations;
 mod health_check;
 pub mod htpasswd;

@@ -14,6 +14,7 @@ use super::certificates::{Assembled, Certificates, ClientCas, Problem, Wanted};
 use super::changes::{changes, fresh};
 use super::docker::{Container, Containers};
 use super::environment::Environment;
+use super::error_pages::ErrorPages;
 use super::htpasswd::Htpasswd;
 use super::interventions::Interventions;
 use super::probe::Target;
@@ -41,6 +42,7 @@ pub struct Publisher {
     proof: Proof,
     client_cas: ClientCas,
     htpasswd: Htpasswd,
+    error_pages: ErrorPages,
     environment: Environment,
     table: Table,
     vacancies: Vacancies,
@@ -89,6 +91,7 @@ impl Publisher {
             proof: Proof::default(),
             client_cas: ClientCas::default(),
             htpasswd: Htpasswd::default(),
+            error_pages: ErrorPages::default(),
             environment,
             table: Table::default(),
             vacancies: Vacancies::default(),
@@ -186,6 +189,7 @@ impl Publisher {
         let named = config.routes.iter().filter_map(|route| route.client_ca.as_ref());
         problems.extend(self.client_cas.set(config.client_ca_dir.as_deref(), named));
         problems.extend(self.htpasswd.read(config.htpasswd_dir.as_deref()));
+        problems.extend(self.error_pages.read(config.error_pages.as_deref()));
         problems.extend(config.worker.static_roots.iter().filter_map(|root| unusable(root)));
         problems
     }
@@ -222,6 +226,7 @@ impl Publisher {
         table.diagnose_missing(&assembled.missing);
         let is_complete = containers.status.last_sync.is_some() || !self.awaits_docker;
         self.check_default_host(&table, is_complete, &mut assembled.problems);
+        self.check_error_pages(&table, &mut assembled.problems);
         if self.ticket_keys.rotate(now) {
             tracing::info!("TLS session tickets have a new key");
         }
@@ -252,6 +257,19 @@ impl Publisher {
             let thing = format!("default host {name}");
             let reason = "not routed: unknown names are answered 503 until it is".to_owned();
             problems.push(Problem { thing, reason });
+        }
+    }
+
+    /// Reports routes that name a set of pages that there is not.
+    fn check_error_pages(&self, table: &Table, problems: &mut Vec<Problem>) {
+        for host in &table.hosts {
+            let named = host.routes.iter().filter_map(|route| route.options.error_pages.as_ref());
+            for name in named.filter(|name| !self.error_pages.sets().contains_key(*name)) {
+                problems.push(Problem {
+                    thing: format!("error pages {name} of {}", host.pattern),
+                    reason: "there are none of this name: the usual ones are shown".to_owned(),
+                });
+            }
         }
     }
 
@@ -321,6 +339,7 @@ impl Publisher {
                 sticky_key: is_sticky.then(|| self.sticky_key.clone()),
                 challenges: stock.challenges.clone(),
                 fallback,
+                error_pages: self.error_pages.sets().clone(),
             };
             let differs = published.version == 0 || **published != next;
             if differs {

@@ -27,6 +27,9 @@ pub struct Snapshot {
     pub challenges: Challenges,
     /// Answers for names that no host has, in place of a 503.
     pub fallback: Option<Box<Host>>,
+    /// Pages for errors by status (`502`) or class (`5xx`), by the name of their set; that without a
+    /// name is for the routes that name none.
+    pub error_pages: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Answers to the challenges of orders that are under way. Every worker that shares a port has them

@@ -9,6 +9,7 @@ pub mod challenges;
 mod client_auth;
 pub mod control;
 pub mod drain;
+pub mod error_pages;
 pub mod fields;
 pub mod files;
 mod find;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::error_pages::ErrorPages;
 use super::message::{BodyLength, Fields, RequestHead, ResponseHead};
 
 /// Seconds after which a client may try again, when nobody is up for a host.
@@ -91,8 +92,12 @@ impl Page {
         Page::Status(status, "Nothing is routed under this path.")
     }
 
-    /// The response, in JSON where the client prefers it to HTML.
-    pub fn render(&self, request: Option<&RequestHead>) -> (ResponseHead, Bytes) {
+    /// The response, in JSON where the client prefers it to HTML. Of `pages` where they have one.
+    pub fn render(
+        &self,
+        request: Option<&RequestHead>,
+        pages: &ErrorPages,
+    ) -> (ResponseHead, Bytes) {
         let (status, sentence) = self.parts();
         let mut fields = HeaderMap::with_capacity(2);
         match self {
@@ -125,7 +130,11 @@ impl Page {
                 ("application/json", json(status, sentence).into())
             }
             Page::Maintenance(Some(page)) => ("text/html; charset=utf-8", page.clone().into()),
-            _ => ("text/html; charset=utf-8", html(status, sentence).into()),
+            _ => {
+                let body = pages.of(status).cloned();
+                let body = body.unwrap_or_else(|| html(status, sentence).into());
+                ("text/html; charset=utf-8", body)
+            }
         };
         fields.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         let length = BodyLength::Known(body.len() as u64);
@@ -209,7 +218,8 @@ mod tests {
         ] {
             assert_eq!(prefers_json(&asking(accept)), want, "{accept}");
         }
-        let (head, body) = Page::NOBODY_UP.render(Some(&asking("application/json")));
+        let (head, body) =
+            Page::NOBODY_UP.render(Some(&asking("application/json")), &ErrorPages::default());
         assert_eq!(head.fields.get("retry-after"), Some(&b"5"[..]));
         assert_eq!(body, r#"{"error":"The application is not up at the moment.","status":503}"#);
     }

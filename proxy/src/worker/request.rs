@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Method;
 use tokio::time::timeout;
 
+use super::error_pages::ErrorPages;
 use super::files;
 use super::find::{Found, find_host, find_route};
 use super::hold::{Lack, Patience, Waited};
@@ -84,13 +85,17 @@ pub async fn serve<D: Downstream>(
         let host = find_host(&routing, peer, head, &local.settings);
         let counts = host.as_ref().map_or(unknown, |host| host.counts(local.stats.number));
         let hsts = host.as_ref().ok().filter(|_| peer.tls.is_some()).and_then(|h| h.hsts.as_ref());
+        let sets = &routing.table.error_pages;
+        let manner = Manner { hsts, pages: sets.named(None) };
         let found = host.and_then(|host| find_route(&routing, host, peer, head, &local.settings));
         let Found { host, route, target } = match found {
             Ok(found) => found,
             Err(page) => {
-                break (answer(local, client, head, &page, hsts, &mut record).await, counts);
+                break (answer(local, client, head, &page, manner, &mut record).await, counts);
             }
         };
+        let named = route.options.as_ref().and_then(|options| options.error_pages.as_deref());
+        let manner = Manner { hsts, pages: sets.named(named) };
         let pool = routing.pools.pool(route.pool);
         let client_side = peer.client(local);
         let request = Request {
@@ -105,9 +110,9 @@ pub async fn serve<D: Downstream>(
         };
         let forwarded = match (host.pause(), &route.options) {
             (Some(rest), _) => Forwarded::Nowhere(Lack::Paused(rest), Page::PAUSED),
-            (None, None) => forward(local, pool, &request, hsts, client, &mut record).await,
+            (None, None) => forward(local, pool, &request, manner, client, &mut record).await,
             (None, Some(options)) => {
-                let visit = Visit { local, peer, pools: &routing.pools, pool, request, hsts };
+                let visit = Visit { local, peer, pools: &routing.pools, pool, request, manner };
                 serve_with(options, visit, &mut admission, client, &mut record).await
             }
         };
@@ -119,13 +124,22 @@ pub async fn serve<D: Downstream>(
         match patience.wait(local, (&routing, route), lack, gone).await {
             Waited::News => routing = local.routing(),
             Waited::Over => {
-                break (answer(local, client, head, &page, hsts, &mut record).await, counts);
+                break (answer(local, client, head, &page, manner, &mut record).await, counts);
             }
             Waited::Gone => break (Outcome::Broken, counts),
         }
     };
     record.write(local, peer, head, counts);
     outcome
+}
+
+/// What the answers of a route have, whoever gives them.
+#[derive(Clone, Copy)]
+struct Manner<'a> {
+    /// Strict-Transport-Security.
+    hsts: Option<&'a Bytes>,
+    /// In place of our own.
+    pages: &'a ErrorPages,
 }
 
 /// A request that has found its route.
@@ -135,7 +149,7 @@ struct Visit<'a> {
     pools: &'a Pools,
     pool: &'a Pool,
     request: Request<'a>,
-    hsts: Option<&'a Bytes>,
+    manner: Manner<'a>,
 }
 
 /// As [`forward`], for a route that does more than that.
@@ -146,7 +160,7 @@ async fn serve_with<D: Downstream>(
     client: &mut D,
     record: &mut Record,
 ) -> Forwarded {
-    let Visit { local, peer, pools, pool, request, hsts } = visit;
+    let Visit { local, peer, pools, pool, request, manner } = visit;
     let mut client = OptionClient::new(client, options, local, request.head);
     let admission = match admission {
         Some(admission) if options.holds(admission) => admission,
@@ -154,21 +168,21 @@ async fn serve_with<D: Downstream>(
             Ok(admitted) => admission.insert(admitted),
             Err(refusal) => {
                 let answer = match refusal {
-                    Refusal::Page(page) => page.render(Some(request.head)),
+                    Refusal::Page(page) => page.render(Some(request.head), manner.pages),
                     Refusal::Answer(answer) => *answer,
                 };
-                let outcome = give(local, &mut client, request.head, answer, hsts, record).await;
+                let outcome = give(local, &mut client, request.head, answer, manner, record).await;
                 return Forwarded::Ended(outcome);
             }
         },
     };
     if let Some(root) = &options.root {
         let asked = (request.head, request.target);
-        return match files::serve(local, root, asked, hsts, &mut client, record).await {
+        return match files::serve(local, root, asked, manner.hsts, &mut client, record).await {
             Ok(outcome) => Forwarded::Ended(outcome),
             Err(page) => {
-                let answer = page.render(Some(request.head));
-                let outcome = give(local, &mut client, request.head, answer, hsts, record).await;
+                let answer = page.render(Some(request.head), manner.pages);
+                let outcome = give(local, &mut client, request.head, answer, manner, record).await;
                 Forwarded::Ended(outcome)
             }
         };
@@ -179,7 +193,7 @@ async fn serve_with<D: Downstream>(
     let preamble = options.preamble(peer, request.client, &head);
     let request = Request { head: &head, timeouts, preamble: preamble.as_deref(), ..request };
     let request = Request { drain: options.drain(), ..request };
-    forward(local, pool, &request, hsts, &mut client, record).await
+    forward(local, pool, &request, manner, &mut client, record).await
 }
 
 /// Answers by a page of our own.
@@ -188,10 +202,10 @@ async fn answer<D: Downstream>(
     client: &mut D,
     head: &RequestHead,
     page: &Page,
-    hsts: Option<&Bytes>,
+    manner: Manner<'_>,
     record: &mut Record,
 ) -> Outcome {
-    give(local, client, head, page.render(Some(head)), hsts, record).await
+    give(local, client, head, page.render(Some(head), manner.pages), manner, record).await
 }
 
 /// Answers by what is there as a whole.
@@ -200,10 +214,10 @@ async fn give<D: Downstream>(
     client: &mut D,
     head: &RequestHead,
     (response, body): (ResponseHead, Bytes),
-    hsts: Option<&Bytes>,
+    manner: Manner<'_>,
     record: &mut Record,
 ) -> Outcome {
-    let response = ResponseHead { hsts: hsts.cloned(), ..response };
+    let response = ResponseHead { hsts: manner.hsts.cloned(), ..response };
     record.progress.status = Some(response.status);
     let empty = head.method == Method::HEAD;
     if client.send_head(&response, empty).is_err() {
@@ -232,7 +246,7 @@ async fn forward<D: Downstream>(
     local: &Rc<Local>,
     pool: &Pool,
     request: &Request<'_>,
-    hsts: Option<&Bytes>,
+    manner: Manner<'_>,
     client: &mut D,
     record: &mut Record,
 ) -> Forwarded {
@@ -255,19 +269,19 @@ async fn forward<D: Downstream>(
                 Entered::Pass(entered) => pass = Some(entered),
                 Entered::Full => {
                     let page = Page::BUSY;
-                    let outcome = answer(local, client, request.head, &page, hsts, record).await;
+                    let outcome = answer(local, client, request.head, &page, manner, record).await;
                     return Forwarded::Ended(outcome);
                 }
                 Entered::Gone => return Forwarded::Ended(Outcome::Broken),
             }
         }
         client.keep_cookie(pool.cookie(index, request));
-        let asked = Asked { request, hsts, fresh };
+        let asked = Asked { request, hsts: manner.hsts, fresh };
         match attempt(local, member, asked, client, record).await {
             Attempt::Ended(outcome) => return Forwarded::Ended(outcome.holding(pass)),
             Attempt::Answer(page) => {
                 client.keep_cookie(None);
-                let outcome = answer(local, client, request.head, &page, hsts, record).await;
+                let outcome = answer(local, client, request.head, &page, manner, record).await;
                 return Forwarded::Ended(outcome);
             }
             Attempt::Again(Again::SameUpstream) => same = Some(index),

@@ -11,6 +11,7 @@ use regex::bytes::Regex;
 
 use super::challenges::Challenges;
 use super::client_auth::ClientAuth;
+use super::error_pages::PageSets;
 use super::hold::Waiting;
 use super::host_book::{HostBook, PerThread};
 use super::route_options::RouteOptions;
@@ -43,6 +44,7 @@ pub struct Table {
     pub certificates: Certificates,
     pub ticket_keys: TicketKeys,
     pub challenges: Challenges,
+    pub error_pages: PageSets,
 }
 
 /// What a pool is made of.
@@ -183,8 +185,19 @@ impl Table {
         let certificates = Certificates::load(snapshot.certificates, &mut problems);
         let ticket_keys = TicketKeys::load(&snapshot.ticket_keys);
         let challenges = Challenges::load(snapshot.challenges, &mut problems);
+        let error_pages = PageSets::new(snapshot.error_pages);
         let version = snapshot.version;
-        (Table { version, hosts, pools, asked, certificates, ticket_keys, challenges }, problems)
+        let table = Table {
+            version,
+            hosts,
+            pools,
+            asked,
+            certificates,
+            ticket_keys,
+            challenges,
+            error_pages,
+        };
+        (table, problems)
     }
 
     /// `name` is normal: see [`normal_host`].

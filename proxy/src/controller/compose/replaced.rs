@@ -93,6 +93,8 @@ pub(super) fn mounted(mount: &Mount) -> Option<Fate> {
     } else if is_at("/etc/nginx/certs") {
         let how = "read in place: name the volume's directory in tls.certificate_dirs";
         return Some(Fate::Kept(how.to_owned()));
+    } else if is_at("/usr/share/nginx/html/errors") && mount.is_bind() {
+        return Some(Fate::Kept(format!("read in place: error_pages = \"{source}\"")));
     } else if is_at("/etc/nginx/htpasswd") && mount.is_bind() {
         return Some(Fate::Kept(format!("read in place: htpasswd_dir = \"{source}\"")));
     } else if is_at("/etc/nginx/htpasswd") {

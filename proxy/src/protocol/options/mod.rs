@@ -5,6 +5,7 @@ pub mod balance;
 pub mod basic_auth;
 pub mod body_size;
 pub mod cors;
+pub mod error_pages;
 pub mod fields;
 pub mod forward_auth;
 pub mod proxy_protocol;
@@ -44,6 +45,8 @@ pub struct Options {
     pub balance_header: Option<String>,
     /// Clients come back to the upstream that they began with.
     pub sticky: Option<Sticky>,
+    /// The set of pages that its errors have; `None`: the usual ones.
+    pub error_pages: Option<String>,
     pub access: Access,
     /// Who may come with a password; `None`: nobody is asked. An empty list lets nobody in.
     pub basic_auth: Option<Vec<Credential>>,
@@ -99,6 +102,7 @@ impl Options {
             ("root", self.root.is_some()),
             ("balance", self.balance.is_some() || self.balance_header.is_some()),
             ("sticky", self.sticky.is_some()),
+            ("error_pages", self.error_pages.is_some()),
             ("allow", self.access.allow.is_some()),
             ("deny", !self.access.deny.is_empty()),
             ("auth.basic", self.basic_auth.is_some()),

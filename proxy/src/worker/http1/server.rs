@@ -149,7 +149,8 @@ impl Connection {
 
     /// Answers what is not a request.
     async fn refuse(&mut self, page: &Page) {
-        let (head, body) = page.render(None);
+        let routing = self.local.routing();
+        let (head, body) = page.render(None, routing.table.error_pages.named(None));
         put_head(self.io.head_buffer().bytes(), &head, Framing::Length, "close");
         self.io.put(body);
         record::refused(&self.local, &self.peer, head.status);

@@ -84,6 +84,8 @@ pub struct RouteOptions {
     proxy_protocol: Option<ProxyProtocol>,
     redirects: Redirects,
     rate_limit: Option<RateLimit>,
+    /// The set of pages that its errors have.
+    pub error_pages: Option<String>,
     /// Where its files are.
     pub root: Option<PathBuf>,
     /// Of all that was said: another table may say something else.
@@ -135,6 +137,7 @@ impl RouteOptions {
             proxy_protocol: options.proxy_protocol,
             redirects: options.redirects,
             rate_limit: options.rate_limit,
+            error_pages: options.error_pages,
             root: options.root,
             fingerprint,
             place: format!("{host}{path}").into(),

@@ -18,6 +18,7 @@ pub(in crate::controller::routes) enum Key {
     ForwardHeaders,
     Compress,
     Cors,
+    ErrorPages,
     SecurityHeaders,
     MaxBody,
     MaxRequests,
@@ -48,7 +49,7 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 26] = [
+const PLAIN: [(&str, Key); 27] = [
     ("balance", Key::Balance),
     ("sticky", Key::Sticky),
     ("allow", Key::Allow),
@@ -59,6 +60,7 @@ const PLAIN: [(&str, Key); 26] = [
     ("auth.forward_headers", Key::ForwardHeaders),
     ("compress", Key::Compress),
     ("cors", Key::Cors),
+    ("error_pages", Key::ErrorPages),
     ("security_headers", Key::SecurityHeaders),
     ("max_body", Key::MaxBody),
     ("max_requests", Key::MaxRequests),
@@ -85,7 +87,7 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
 pub(in crate::controller::routes) const FOREIGN: [(&str, Key); 1] = [("loadbalance", Key::Balance)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 32] = [
+pub(in crate::controller::routes) const LABELS: [&str; 33] = [
     "balance",
     "sticky",
     "allow",
@@ -96,6 +98,7 @@ pub(in crate::controller::routes) const LABELS: [&str; 32] = [
     "auth.forward_headers",
     "compress",
     "cors",
+    "error_pages",
     "security_headers",
     "max_body",
     "max_requests",

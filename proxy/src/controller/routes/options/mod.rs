@@ -20,6 +20,7 @@ use crate::protocol::options::balance::RouteBalance;
 use crate::protocol::options::basic_auth::{Credential, Credentials, label_credentials};
 use crate::protocol::options::body_size::body_size;
 use crate::protocol::options::cors::Cors;
+use crate::protocol::options::error_pages::page_set;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
 use crate::protocol::options::forward_auth::{self, ForwardAuth};
 use crate::protocol::options::proxy_protocol::ProxyProtocol;
@@ -49,6 +50,7 @@ enum Setting {
     ForwardHeaders(Vec<String>),
     Compress(bool),
     Cors(Cors),
+    ErrorPages(String),
     SecurityHeaders,
     MaxBody(u64),
     Drain(Duration),
@@ -130,6 +132,7 @@ impl Said {
                 Setting::Off => {}
                 Setting::Balance(balance) => options.set_balance(balance),
                 Setting::Sticky(sticky) => options.sticky = Some(sticky),
+                Setting::ErrorPages(name) => options.error_pages = Some(name),
                 Setting::Field(change) if is_request => options.request_fields.push(change),
                 Setting::Field(change) => options.response_fields.push(change),
                 Setting::Allow(networks) => options.access.allow = Some(networks),
@@ -195,6 +198,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             Ok((Setting::ForwardHeaders(good), bad))
         }
         Key::Compress => compress(text).map(whole),
+        Key::ErrorPages => page_set(text).map(Setting::ErrorPages).map(whole),
         Key::Cors => Cors::parse(text).map(Setting::Cors).map(whole),
         Key::SecurityHeaders => switched_on(text, Setting::SecurityHeaders).map(whole),
         Key::Timeout(_) => value::span(text).map(Setting::Timeout).map(whole),

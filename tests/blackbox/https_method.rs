@@ -101,6 +101,7 @@ async fn methods_with_a_body_are_redirected_as_it_is_said() {
         run(&docker, "variable-status", &[("NON_GET_REDIRECT", "308")], &[]),
         run(&docker, "label-status", &[], &label),
         run(&docker, "wrong-status", &[("NON_GET_REDIRECT", "302")], &[]),
+        run(&docker, "port-status", &[("EXTERNAL_HTTPS_PORT", "8443")], &[]),
     ];
     for (name, want) in [("global", 307), ("variable", 308), ("label", 301), ("wrong", 307)] {
         let host = format!("{name}-status.test");
@@ -112,6 +113,9 @@ async fn methods_with_a_body_are_redirected_as_it_is_said() {
             assert_eq!(curl.run().await.status, want, "{method} {host}");
         }
     }
+    baton.wait_up("port-status.test", 1).await;
+    let elsewhere = baton.curl("http://port-status.test/x").run().await;
+    assert_eq!(elsewhere.field("location"), Some("https://port-status.test:8443/x"));
     let diagnoses = baton.routes_json()["diagnoses"].to_string();
     assert!(diagnoses.contains("is not one of 301, 307 and 308"), "{diagnoses}");
 }

@@ -59,6 +59,9 @@ pub struct Host {
     /// Status of a redirect to HTTPS where the method is neither GET nor HEAD: 301, 307 or 308.
     #[serde(default = "moved_permanently")]
     pub non_get_redirect: u16,
+    /// Port that a redirect to HTTPS names; `None`: the one that is listened on.
+    #[serde(default)]
+    pub https_port: Option<u16>,
     /// Value of Strict-Transport-Security over HTTPS; `None`: no such field.
     #[serde(default)]
     pub hsts: Option<String>,
@@ -99,6 +102,7 @@ impl Host {
             trusted: false,
             needs_certificate: false,
             non_get_redirect: moved_permanently(),
+            https_port: None,
             hsts: None,
             client_auth: None,
             passthrough: false,

@@ -78,7 +78,7 @@ pub fn find_route<'a>(
     head: &RequestHead,
     settings: &WorkerSettings,
 ) -> Result<Found<'a>, Page> {
-    let redirect = check_scheme(host, peer, head, settings.https_port)?;
+    let redirect = check_scheme(host, peer, head, host.https_port.or(settings.https_port))?;
     let found = route_of(host, peer, head);
     let is_down =
         |route: &Route| !route.hold && routing.table.pools[route.pool].upstreams.is_empty();

@@ -112,6 +112,8 @@ pub struct Host {
     pub needs_certificate: bool,
     /// Of a redirect to HTTPS, where the method is neither GET nor HEAD.
     pub non_get_redirect: StatusCode,
+    /// That a redirect to HTTPS names.
+    pub https_port: Option<u16>,
     /// Strict-Transport-Security over HTTPS.
     pub hsts: Option<Bytes>,
     pub client_auth: Option<Arc<ClientAuth>>,
@@ -230,6 +232,7 @@ impl<'a> Compiler<'a> {
             needs_certificate: host.needs_certificate,
             non_get_redirect: StatusCode::from_u16(host.non_get_redirect)
                 .unwrap_or(StatusCode::MOVED_PERMANENTLY),
+            https_port: host.https_port,
             hsts: host.hsts.map(Bytes::from),
             client_auth,
             passthrough: host.passthrough,

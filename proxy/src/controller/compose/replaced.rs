@@ -153,7 +153,7 @@ const GLOBALS: [(&str, Global); 26] = [
     ("DHPARAM_SKIP", Global::Needless("nothing of the kind is needed")),
     (
         "DOCKER_CONTAINER_FILTERS",
-        Global::Lost("is not supported yet: every container that names a host is routed"),
+        Global::Lost("is not supported: every container that names a host is routed"),
     ),
     ("ACME_HTTP_CHALLENGE_LOCATION", Global::Needless("challenges are answered before any route")),
     ("SERVER_TOKENS", Global::Needless("baton never tells its version")),

@@ -229,7 +229,7 @@ fn the_stack_that_baton_replaces_is_named_with_what_becomes_of_it() {
     assert_eq!(
         problems(&report),
         [
-            "shop-proxy-1 DOCKER_CONTAINER_FILTERS=x=y is not supported yet: every container that names a host \
+            "shop-proxy-1 DOCKER_CONTAINER_FILTERS=x=y is not supported: every container that names a host \
              is routed",
             "shop-proxy-1 HSTS=never is neither `off` nor a value with `max-age=SECONDS`",
             "shop-proxy-1 volumes=/etc/nginx/proxy.conf nginx snippets cannot work: header fields are set by \

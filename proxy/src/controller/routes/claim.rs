@@ -395,6 +395,7 @@ impl<'a> Reading<'a> {
     fn says(&mut self, router: Router<'a>) -> Opinions {
         Opinions {
             https: self.opinion(router, Key::HttpsMethod, value::https_method),
+            https_port: self.opinion(router, Key::HttpsPort, port),
             tls: self.opinion(router, Key::Tls, value::passthrough),
             hsts: self.opinion(router, Key::Hsts, Hsts::parse),
             non_get_redirect: self.opinion(router, Key::NonGetRedirect, value::redirect_status),

@@ -451,6 +451,7 @@ fn policy(says: &Opinions, defaults: &Defaults) -> Policy {
     let usual = Policy::from(defaults);
     Policy {
         https: value(says.https.as_ref()).unwrap_or(usual.https),
+        https_port: value(says.https_port.as_ref()),
         hsts: value(says.hsts.as_ref()).unwrap_or(usual.hsts),
         non_get_redirect: value(says.non_get_redirect.as_ref()).unwrap_or(usual.non_get_redirect),
         http_on_missing: value(says.http_on_missing.as_ref()).unwrap_or(usual.http_on_missing),

@@ -32,6 +32,7 @@ impl<T> Opinion<T> {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Opinions {
     pub https: Option<Opinion<HttpsMethod>>,
+    pub https_port: Option<Opinion<u16>>,
     /// [`RouteTls::Passthrough`], or nothing.
     pub tls: Option<Opinion<RouteTls>>,
     pub hsts: Option<Opinion<Hsts>>,
@@ -69,6 +70,7 @@ impl Opinions {
     pub fn hear(&mut self, said: &Opinions) -> Vec<Dissent> {
         let heard = [
             hear(&mut self.https, said.https.as_ref()),
+            hear(&mut self.https_port, said.https_port.as_ref()),
             hear(&mut self.tls, said.tls.as_ref()),
             hear(&mut self.hsts, said.hsts.as_ref()),
             hear(&mut self.non_get_redirect, said.non_get_redirect.as_ref()),

@@ -23,6 +23,7 @@ pub(super) enum Key {
     HealthRise,
     HealthFall,
     HttpsMethod,
+    HttpsPort,
     Tls,
     Hsts,
     NonGetRedirect,
@@ -44,7 +45,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    const ALL: [Key; 33] = [
+    const ALL: [Key; 34] = [
         Key::Host,
         Key::Multiports,
         Key::Port,
@@ -60,6 +61,7 @@ impl Key {
         Key::HealthRise,
         Key::HealthFall,
         Key::HttpsMethod,
+        Key::HttpsPort,
         Key::Tls,
         Key::Hsts,
         Key::NonGetRedirect,
@@ -120,6 +122,7 @@ impl Key {
             Key::Dest => &["VIRTUAL_DEST"],
             Key::Proto => &["VIRTUAL_PROTO"],
             Key::HttpsMethod => &["HTTPS_METHOD"],
+            Key::HttpsPort => &["EXTERNAL_HTTPS_PORT"],
             Key::Hsts => &["HSTS"],
             Key::NonGetRedirect => &["NON_GET_REDIRECT"],
             Key::HttpOnMissing => &["ENABLE_HTTP_ON_MISSING_CERT"],

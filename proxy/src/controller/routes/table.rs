@@ -45,6 +45,8 @@ pub struct HostEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     pub https: HttpsMethod,
+    /// That a redirect to HTTPS names; `None`: the one that is listened on.
+    pub https_port: Option<u16>,
     pub hsts: Hsts,
     /// 301, 307 or 308.
     pub non_get_redirect: u16,
@@ -58,6 +60,7 @@ impl From<&Defaults> for Policy {
     fn from(defaults: &Defaults) -> Self {
         Policy {
             https: defaults.https,
+            https_port: None,
             hsts: defaults.hsts.clone(),
             non_get_redirect: defaults.non_get_redirect,
             http_on_missing: defaults.http_on_missing,
@@ -217,6 +220,7 @@ impl HostEntry {
             trusted: served.trust != Trust::None,
             needs_certificate: !self.policy.http_on_missing,
             non_get_redirect: self.policy.non_get_redirect,
+            https_port: self.policy.https_port,
             hsts: self.hsts(served.trust),
             client_auth: served.client_auth,
             passthrough: self.tls == RouteTls::Passthrough,

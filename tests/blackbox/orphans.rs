@@ -1,5 +1,8 @@
 //! A controller that is killed: its workers serve on, and the next controller takes them over.
 
+use std::fs;
+use std::time::Instant;
+
 use baton_load::{Kind, Load, Running};
 use baton_tests::{Baton, Config, Docker, hang, until};
 use serde_json::Value;
@@ -16,6 +19,7 @@ in_modes! {
     an_idle_worker_that_hangs_is_not_waited_for,
     a_controller_that_leaves_is_followed_by_another;
     ebpf:
+    a_takeover_whose_worker_does_not_come_up_is_tried_again,
     a_controller_killed_during_a_canary_is_followed_by_another,
 }
 
@@ -52,6 +56,40 @@ async fn a_controller_that_leaves_is_followed_by_another(mode: Mode) {
     more_requests(&load, 200).await;
     tunnels_lived_on(&load.stop().await);
     stage.draining_at_most(0).await;
+}
+
+async fn a_takeover_whose_worker_does_not_come_up_is_tried_again(mode: Mode) {
+    let mut stage = Stage::start(mode).await;
+    let load = stage.mixed_load().await;
+    stage.baton.kill_controller().await;
+    stage.baton.start_controller();
+    let first = hang(first_child(stage.baton.pid())).await;
+    until("a takeover that failed", LIMIT, async || {
+        let status = stage.baton.try_status_json()?;
+        let handoff = &status["last_handoffs"][0];
+        (handoff["kind"] == "takeover" && handoff["outcome"] == "failed").then_some(())
+    })
+    .await;
+    more_requests(&load, 200).await;
+    taken_over(&stage.baton, 3).await;
+    assert_ne!(stage.baton.worker_pid(), first.as_raw());
+    more_requests(&load, 200).await;
+    tunnels_lived_on(&load.stop().await);
+    stage.draining_at_most(0).await;
+}
+
+/// The first process that it starts, at the moment that it does: it becomes ready in no time.
+fn first_child(controller: i32) -> i32 {
+    let began = Instant::now();
+    loop {
+        let children = fs::read_to_string(format!("/proc/{controller}/task/{controller}/children"));
+        let first = children.unwrap_or_default().split(' ').find_map(|pid| pid.parse().ok());
+        if let Some(first) = first {
+            return first;
+        }
+        assert!(began.elapsed() < LIMIT, "it starts nobody");
+        std::thread::yield_now();
+    }
 }
 
 async fn a_controller_killed_while_workers_start_is_followed_by_another(mode: Mode) {

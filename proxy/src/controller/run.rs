@@ -170,6 +170,7 @@ async fn control(
         generations: begun.generations,
         metrics,
         pending: None,
+        retry: None,
         stop: Stop::NotAsked,
     };
     let ended = controller.run(&mut signals, begun.next).await.map_err(RunError::Resume)?;

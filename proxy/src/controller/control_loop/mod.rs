@@ -69,6 +69,7 @@ pub struct Controller<'a> {
     pub generations: Generations,
     pub metrics: Metrics,
     pub pending: Option<Pending>,
+    pub retry: Option<Retry>,
     pub stop: Stop,
 }
 
@@ -81,6 +82,15 @@ pub enum Pending {
     /// Workers of this program in place of those of a controller that died: they serve on until we
     /// know the routes as well as they do.
     TakeOver { entry: Entry },
+    /// They start.
+    TakingOver,
+}
+
+/// A takeover that failed, and is tried again unless another handoff has replaced the worker.
+#[derive(Debug)]
+pub struct Retry {
+    at: Instant,
+    generation: u64,
 }
 
 /// Why the loop ends.
@@ -149,6 +159,7 @@ impl Controller<'_> {
                 Ok(()) = self.stock.changed() => { self.publish(); None }
                 () = sleep(until_due(self.publisher.due())) => { self.publish(); None }
                 () = sleep_until(first_list_limit), if !ready => None,
+                () = retry_due(self.retry.as_ref()) => { self.take_over_again(); None }
                 () = watchdog.due() => { notify(&[NotifyState::Watchdog]); None }
             };
             if let Some(becoming) = becoming {
@@ -256,14 +267,23 @@ impl Controller<'_> {
     /// Workers of a new program that do not come up: the program before it comes back.
     fn handoff_failed(&mut self, entry: Entry, error: String) -> Option<Becoming> {
         let pending = self.pending.take();
-        if let Some(Pending::Upgrade) = pending {
-            return self.come_back(entry, error);
-        }
-        entry.failed(&error);
-        if let Some(Pending::Reload { reply, .. }) = pending {
-            answer(reply, Err(Refused::because(error)));
+        match pending {
+            Some(Pending::Upgrade) => return self.come_back(entry, error),
+            Some(Pending::TakingOver) => self.take_over_failed(entry, &error),
+            Some(Pending::Reload { reply, .. }) => {
+                entry.failed(&error);
+                answer(reply, Err(Refused::because(error)));
+            }
+            Some(Pending::TakeOver { .. }) | None => entry.failed(&error),
         }
         None
+    }
+}
+
+async fn retry_due(retry: Option<&Retry>) {
+    match retry {
+        Some(retry) => sleep_until(retry.at).await,
+        None => std::future::pending().await,
     }
 }
 

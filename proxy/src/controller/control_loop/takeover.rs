@@ -1,8 +1,16 @@
 //! Taking over from a controller that died: its workers serve on with the routes that it knew, and
 //! hand over to ours once we know them too.
 
-use super::{Controller, Pending, Stop};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{Controller, Pending, Retry, Stop};
 use crate::controller::generations::Launch;
+use crate::controller::journal::Entry;
+
+/// Between a takeover that failed and the next one.
+const PAUSE: Duration = Duration::from_secs(5);
 
 impl Controller<'_> {
     /// Called at the start, with workers of another controller in service.
@@ -13,8 +21,31 @@ impl Controller<'_> {
                 self.pending = Some(Pending::TakeOver { entry });
                 self.take_over_when_ready();
             }
-            // Nothing else can be under way at the start.
-            Err(refused) => tracing::error!("takeover: {}", refused.error),
+            // Nothing else can be under way at the start, and later it replaces the worker, too.
+            Err(refused) => {
+                tracing::warn!("takeover: {}", refused.error);
+                self.retry_later();
+            }
+        }
+    }
+
+    /// The workers serve on, and nothing is lost but a worker of our own: ours did not come up, for want
+    /// of time or memory, say, which may pass.
+    pub(super) fn take_over_failed(&mut self, entry: Entry, error: &str) {
+        entry.failed(error);
+        self.retry_later();
+    }
+
+    fn retry_later(&mut self) {
+        let generation = self.generations.fleet().borrow().active.generation();
+        self.retry = Some(Retry { at: Instant::now() + PAUSE, generation });
+    }
+
+    pub(super) fn take_over_again(&mut self) {
+        let Some(Retry { generation, .. }) = self.retry.take() else { return };
+        let active = self.generations.fleet().borrow().active.generation();
+        if self.stop == Stop::NotAsked && active == generation {
+            self.announce_takeover();
         }
     }
 
@@ -30,10 +61,9 @@ impl Controller<'_> {
         };
         self.publisher.hold(false);
         self.publish();
-        if let Err((entry, error)) =
-            self.generations.go_on(entry, &self.live.config, Launch::default())
-        {
-            entry.failed(&error);
+        match self.generations.go_on(entry, &self.live.config, Launch::default()) {
+            Ok(()) => self.pending = Some(Pending::TakingOver),
+            Err((entry, error)) => self.take_over_failed(entry, &error),
         }
     }
 

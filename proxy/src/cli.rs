@@ -45,9 +45,9 @@ pub enum Command {
     /// would get; listens on nothing
     Check(CheckArgs),
     /// Show processes, listeners and Docker
-    Status(AskArgs),
+    Status(ShowArgs),
     /// Show where every running container is routed, or why it is not
-    Routes(AskArgs),
+    Routes(ShowArgs),
     /// Tell the whole story of one host or container: DNS, certificate, routes, health, and what to do
     Why(WhyArgs),
     /// Show certificates, import some, or order, try again or revoke one of a CA
@@ -174,6 +174,15 @@ pub struct AskArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct ShowArgs {
+    #[command(flatten)]
+    pub ask: AskArgs,
+    /// Show it again as it changes, until Ctrl-C
+    #[arg(long, conflicts_with = "json")]
+    pub watch: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct HostArgs {
     /// As `baton routes` shows it
     pub host: String,
@@ -250,7 +259,7 @@ pub struct CertsArgs {
     #[command(flatten)]
     pub order: CertificateOrders,
     #[command(flatten)]
-    pub ask: AskArgs,
+    pub show: ShowArgs,
 }
 
 /// What a CA is to be asked for, beside what the schedule asks it.

@@ -9,13 +9,15 @@ use std::process::ExitCode;
 use anyhow::bail;
 use baton::cli::{
     AskArgs, CertsArgs, CheckArgs, Cli, Command, DemoArgs, HostArgs, MaintenanceArgs,
-    SandboxTestArgs, UpgradeArgs, WhyArgs, WorkerArgs,
+    SandboxTestArgs, ShowArgs, UpgradeArgs, WhyArgs, WorkerArgs,
 };
 use baton::config::{self, Mistakes};
 use baton::controller::admin::answers::{
     CertificateOrder, CertificateOutcome, Handoff, Intervened, InterventionOrder, Reloaded, Step,
     UpgradeOrder, Wanted,
 };
+use baton::controller::admin::client::AskError;
+use baton::controller::admin::terminal::Terminal;
 use baton::controller::admin::why::{Known, story};
 use baton::controller::admin::{client, tables};
 use baton::controller::certificates::import;
@@ -110,15 +112,22 @@ fn print_check(config: Option<&Path>) -> anyhow::Result<()> {
 
 /// Asks the controller that runs; JSON passes as it came, fields that we do not know included.
 fn print_answer<T: DeserializeOwned>(
-    args: &AskArgs,
+    args: &ShowArgs,
     path: &str,
     table: impl Fn(&T) -> String,
 ) -> anyhow::Result<()> {
-    let answer = client::ask(&args.socket.path()?, Method::GET, path)?;
-    if args.json {
+    let socket = args.ask.socket.path()?;
+    let look = || Ok(table(&client::parse(&client::ask(&socket, Method::GET, path)?)?));
+    let terminal = Terminal::stdout();
+    if args.watch {
+        let look = || look().map_err(|error: AskError| error.to_string());
+        return terminal.watch(look, print);
+    }
+    if args.ask.json {
+        let answer = client::ask(&socket, Method::GET, path)?;
         return print(&String::from_utf8_lossy(&answer));
     }
-    print(&table(&client::parse(&answer)?))
+    print(&terminal.dressed(&look()?))
 }
 
 fn why(args: &WhyArgs) -> anyhow::Result<()> {
@@ -145,11 +154,11 @@ fn why(args: &WhyArgs) -> anyhow::Result<()> {
 
 fn certificates(args: &CertsArgs) -> anyhow::Result<()> {
     if let Some(directory) = &args.import {
-        return import_certificates(directory, &args.ask);
+        return import_certificates(directory, &args.show.ask);
     }
     match args.order.asked() {
-        Some((path, name)) => order_certificate(path, name, &args.ask),
-        None => print_answer(&args.ask, "/certs", |list: &Vec<_>| tables::certificates(list)),
+        Some((path, name)) => order_certificate(path, name, &args.show.ask),
+        None => print_answer(&args.show, "/certs", |list: &Vec<_>| tables::certificates(list)),
     }
 }
 

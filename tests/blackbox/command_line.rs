@@ -1,12 +1,12 @@
 //! What a person at the terminal is told.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
 
 use baton_tests::{Baton, Config, baton_binary};
 
-use crate::in_front_of_one;
+use crate::{APP, in_front_of_one, routed_to};
 
 fn check(text: &str) -> Output {
     let directory = tempfile::tempdir().expect("temp dir");
@@ -91,7 +91,7 @@ async fn an_address_in_use_is_named_and_status_1() {
 #[tokio::test]
 async fn without_docker_static_routes_are_served_and_it_says_so() {
     let upstream = baton_load::Upstream::start("one").await.expect("upstream");
-    let config = crate::routed_to(&upstream.address()).docker("unix:///nonexistent/docker.sock");
+    let config = routed_to(&upstream.address()).docker("unix:///nonexistent/docker.sock");
     let baton = Baton::start(config).await;
     assert_eq!(baton.curl("https://app.test/").run().await.status, 200);
     let status = baton.status_json();
@@ -116,7 +116,7 @@ async fn status_routes_and_certs_answer_people_and_scripts() {
 #[tokio::test]
 async fn the_access_log_has_a_line_for_each_request() {
     let upstream = baton_load::Upstream::start("one").await.expect("upstream");
-    let config = crate::routed_to(&upstream.address()).section("[log]\naccess = \"json\"");
+    let config = routed_to(&upstream.address()).section("[log]\naccess = \"json\"");
     let baton = Baton::start(config).await;
     for path in ["/a", "/b", "/c"] {
         assert_eq!(baton.curl(&format!("https://app.test{path}")).run().await.status, 200);
@@ -150,9 +150,25 @@ fn a_state_of_another_version_is_refused_in_the_preflight() {
 }
 
 #[tokio::test]
+async fn what_is_watched_is_shown_again_as_it_changes() {
+    let (baton, upstream) = in_front_of_one().await;
+    let mut watch = baton.spawn_command(&["routes", "--watch"]);
+    let lines = BufReader::new(watch.stdout.take().expect("piped")).lines();
+    let mut lines = lines.map(|line| line.expect("text"));
+    assert!(lines.any(|line| line.starts_with(APP)), "the first look");
+    let more = routed_to(&upstream.address()).route("watched.test", &[upstream.address()]);
+    baton.reconfigure(&more);
+    let next = lines.find(|line| line.starts_with("watched.test"));
+    // Nothing but text where nobody looks.
+    assert!(next.expect("another look").is_ascii());
+    watch.kill().expect("it runs");
+    watch.wait().expect("it ends");
+}
+
+#[tokio::test]
 async fn why_tells_the_story_of_a_host() {
     let (baton, _upstream) = in_front_of_one().await;
-    let output = baton.command(&["why", crate::APP]);
+    let output = baton.command(&["why", APP]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{output:?}");
     for part in ["app.test is routed, and it is served.", "DNS: ", "Certificate: valid (local"] {

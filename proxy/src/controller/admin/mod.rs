@@ -7,4 +7,5 @@ pub mod control_socket;
 pub mod known;
 pub mod server;
 pub mod tables;
+pub mod terminal;
 pub mod why;

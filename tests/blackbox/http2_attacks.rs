@@ -1,64 +1,19 @@
 //! Clients that attack over HTTP/2: the limit that stops each, what it is told, and that neither other
 //! clients nor the worker's memory feel it.
 
-use baton_load::{Kind, Load, Running, Upstream};
+use baton_load::Upstream;
 use baton_tests::frames::{
     block, code, continuation, data, flag, frame, goaway, headers, kind, literal, ping, priority,
     reset, setting, settings, window_update,
 };
-use baton_tests::{Baton, Config, FrameClient, Recorder, peak, reset_peak, resident, until};
+use baton_tests::{Baton, Config, FrameClient, Recorder, until};
 
+use crate::siege::Siege;
 use crate::stage::LIMIT;
-use crate::{PLAIN, more_requests, nobody_felt_anything, routed_to};
+use crate::{PLAIN, routed_to};
 
-/// What a worker may hold more for a single client that attacks.
-const MEMORY: u64 = 32 << 20;
 /// Above the frames that carry nothing of the worker's budget.
 const FLOOD: usize = 20_000;
-
-/// A baton with clients that must not feel the attack on it.
-struct Siege {
-    baton: Baton,
-    _upstream: Upstream,
-    others: Running,
-    worker: i32,
-    resident: u64,
-}
-
-impl Siege {
-    async fn begin() -> Self {
-        Self::with("").await
-    }
-
-    /// With more in its configuration.
-    async fn with(section: &str) -> Self {
-        let upstream = Upstream::start("one").await.expect("upstream");
-        let baton = Baton::start(routed_to(&upstream.address()).section(section)).await;
-        let others = Load::new(baton.http(PLAIN))
-            .clients(Kind::Http1KeepAlive, 1)
-            .clients(Kind::Http2 { streams: 2 }, 1)
-            .start();
-        more_requests(&others, 20).await;
-        let worker = baton.worker_pid();
-        reset_peak(worker);
-        let resident = resident(worker);
-        Siege { baton, _upstream: upstream, others, worker, resident }
-    }
-
-    async fn attacker(&self, settings: &[(u16, u32)]) -> FrameClient {
-        FrameClient::connect(&self.baton.http(PLAIN), settings).await
-    }
-
-    async fn end(self) {
-        more_requests(&self.others, 20).await;
-        nobody_felt_anything(&self.others.stop().await);
-        assert_eq!(self.baton.worker_pid(), self.worker, "the worker lives");
-        let grown = peak(self.worker).saturating_sub(self.resident);
-        assert!(grown < MEMORY, "the worker grew by {} KiB", grown / 1024);
-        let said = self.baton.stderr();
-        assert!(!said.contains("WARN") && !said.contains("ERROR"), "strangers fill the log");
-    }
-}
 
 fn head(method: &str, path: &str) -> Vec<u8> {
     block(&[(":method", method), (":scheme", "http"), (":authority", PLAIN), (":path", path)])

@@ -48,6 +48,7 @@ mod route_options;
 mod routing;
 mod sandbox;
 mod service;
+mod siege;
 mod stage;
 mod static_files;
 mod status_page;

@@ -1,0 +1,66 @@
+//! What the tests of attacks have in common: a baton whose clients, memory and log must not feel them.
+
+use baton_load::{Kind, Load, Running, Upstream};
+use baton_tests::{Baton, Config, FrameClient, peak, reset_peak, resident};
+
+use crate::{PLAIN, more_requests, nobody_felt_anything, routed_to};
+
+/// What a worker may hold more for an attack.
+pub const MEMORY: u64 = 32 << 20;
+
+/// A baton with clients that must not feel the attack on it.
+pub struct Siege {
+    pub baton: Baton,
+    _upstream: Upstream,
+    others: Running,
+    worker: i32,
+    resident: u64,
+}
+
+impl Siege {
+    pub async fn begin() -> Self {
+        Self::with("").await
+    }
+
+    /// With more in its configuration.
+    pub async fn with(section: &str) -> Self {
+        Self::of(|config| config.section(section)).await
+    }
+
+    /// As [`Siege::with`], of any kind.
+    pub async fn of(more: impl FnOnce(Config) -> Config) -> Self {
+        let upstream = Upstream::start("one").await.expect("upstream");
+        let baton = Baton::start(more(routed_to(&upstream.address()))).await;
+        let others = Load::new(baton.http(PLAIN))
+            .clients(Kind::Http1KeepAlive, 1)
+            .clients(Kind::Http2 { streams: 2 }, 1)
+            .start();
+        more_requests(&others, 20).await;
+        let worker = baton.worker_pid();
+        reset_peak(worker);
+        let resident = resident(worker);
+        Siege { baton, _upstream: upstream, others, worker, resident }
+    }
+
+    pub async fn attacker(&self, settings: &[(u16, u32)]) -> FrameClient {
+        FrameClient::connect(&self.baton.http(PLAIN), settings).await
+    }
+
+    pub async fn end(self) {
+        let said = self.repelled(MEMORY).await;
+        assert!(
+            !said.contains("WARN") && !said.contains("ERROR"),
+            "strangers fill the log: {said}"
+        );
+    }
+
+    /// The end of an attack that may cost so many bytes of memory and be spoken of; what was said.
+    pub async fn repelled(self, memory: u64) -> String {
+        more_requests(&self.others, 20).await;
+        nobody_felt_anything(&self.others.stop().await);
+        assert_eq!(self.baton.worker_pid(), self.worker, "the worker lives");
+        let grown = peak(self.worker).saturating_sub(self.resident);
+        assert!(grown < memory, "the worker grew by {} KiB", grown / 1024);
+        self.baton.stderr()
+    }
+}

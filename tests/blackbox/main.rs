@@ -27,6 +27,7 @@ mod handshakes;
 mod headers;
 mod health;
 mod holds;
+mod hostile_upstreams;
 mod hsts;
 mod http1;
 mod http2;

@@ -19,6 +19,7 @@ use tokio_rustls::StartHandshake;
 
 use super::challenges::is_tls_alpn_challenge;
 use super::client_auth::ClientAuth;
+use super::descriptors;
 use super::drain::Phase;
 use super::local::{Local, Peer, Slot, Tls};
 use super::passthrough::{self, Alert, refuse};
@@ -54,10 +55,11 @@ impl Accept {
         let mut sweeps = self.local.sweeps.subscribe();
         loop {
             let next = async {
-                let slot = self.local.slot().await;
-                (slot, listener.accept().await)
+                // Not a place that is kept: the other listeners of the thread need it meanwhile.
+                self.local.room().await;
+                listener.accept().await
             };
-            let (slot, accepted) = tokio::select! {
+            let accepted = tokio::select! {
                 biased;
                 () = drain.reached(Phase::Drain) => break,
                 Ok(()) = sweeps.changed() => {
@@ -67,8 +69,10 @@ impl Accept {
                 next = next => next,
             };
             match accepted {
-                Ok((socket, address)) => self.begin(socket, address, kind, slot),
-                Err(error) => pause(&error).await,
+                Ok((socket, address)) => {
+                    self.begin(socket, address, kind, self.local.slot_now());
+                }
+                Err(error) => self.pause(&error).await,
             }
         }
         self.quiesce(&listener, kind).await;
@@ -84,7 +88,7 @@ impl Accept {
                 Ok((socket, address)) => {
                     self.begin(socket, address, kind, self.local.slot_now());
                 }
-                Err(error) => pause(&error).await,
+                Err(error) => self.pause(&error).await,
             }
             if Instant::now() >= limit {
                 break;
@@ -102,9 +106,17 @@ impl Accept {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Of one client, or for want of descriptors: the queue is there still.
-                Err(error) if is_passing(&error) => pause(&error).await,
+                Err(error) if is_passing(&error) => self.pause(&error).await,
                 Err(_) => return,
             }
+        }
+    }
+
+    async fn pause(&self, error: &io::Error) {
+        // ECONNABORTED and its like concern one client. A lack of descriptors comes again at once.
+        if descriptors::are_used_up(error) {
+            self.local.complaint.make(error);
+            sleep(OUT_OF_DESCRIPTORS).await;
         }
     }
 
@@ -163,22 +175,10 @@ fn accept_now(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((TcpStream::from_std(socket.into())?, address))
 }
 
-async fn pause(error: &io::Error) {
-    // ECONNABORTED and its like concern one client. EMFILE and ENFILE come again at once.
-    if matches!(error.raw_os_error(), Some(code) if code == EMFILE || code == ENFILE) {
-        tracing::error!(%error, "accept: raise the limit of open files (LimitNOFILE)");
-        sleep(OUT_OF_DESCRIPTORS).await;
-    }
-}
-
 /// Another accept may go better.
 fn is_passing(error: &io::Error) -> bool {
-    let codes = [EMFILE, ENFILE, nix::errno::Errno::ECONNABORTED as i32];
-    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+    error.kind() == io::ErrorKind::ConnectionAborted || descriptors::are_used_up(error)
 }
-
-const EMFILE: i32 = nix::errno::Errno::EMFILE as i32;
-const ENFILE: i32 = nix::errno::Errno::ENFILE as i32;
 
 /// Plain HTTP: the first bytes tell which version.
 async fn plain(local: Rc<Local>, socket: Socket, peer: Peer, slot: Slot) {

@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 
 use super::access_log::AccessLog;
 use super::client_auth::ClientAuth;
+use super::descriptors::Complaint;
 use super::drain::Drain;
 use super::fields::Client;
 use super::files::{Files, Roots};
@@ -31,6 +32,8 @@ pub struct Local {
     /// Grows by one each time that listeners shall be swept.
     pub sweeps: watch::Sender<u64>,
     pub connector: Connector,
+    /// That there is no descriptor left.
+    pub complaint: Complaint,
     pub verifier: Verifier,
     /// Bodies that are being compressed.
     pub encoders: Cell<usize>,
@@ -69,6 +72,7 @@ impl Local {
         let slots = isize::try_from(slots).unwrap_or(isize::MAX);
         Rc::new(Local {
             connector: Connector::default(),
+            complaint: Complaint::default(),
             verifier: Verifier::default(),
             encoders: Cell::new(0),
             limiter,
@@ -107,15 +111,14 @@ impl Local {
     }
 
     /// Waits until this thread may have another connection.
-    pub async fn slot(self: &Rc<Self>) -> Slot {
+    pub async fn room(&self) {
         while self.slots.get() <= 0 {
             self.slot_freed.notified().await;
         }
-        self.slot_now()
     }
 
-    /// For connections that cannot wait: those in the queue of a listener that closes, and the
-    /// controller's own.
+    /// For a connection that is there, whether there was room or not: those in the queue of a listener
+    /// that closes cannot wait, nor can the controller's own.
     pub fn slot_now(self: &Rc<Self>) -> Slot {
         self.slots.set(self.slots.get() - 1);
         Slot { local: self.clone(), is_open: false }
@@ -151,7 +154,7 @@ impl Drop for Slot {
         if self.is_open {
             self.local.stats.connections.sub(1);
         }
-        self.local.slot_freed.notify_one();
+        self.local.slot_freed.notify_waiters();
     }
 }
 

@@ -8,6 +8,7 @@ pub mod access_log;
 pub mod challenges;
 mod client_auth;
 pub mod control;
+pub mod descriptors;
 pub mod drain;
 pub mod error_pages;
 pub mod fields;

@@ -79,6 +79,7 @@ impl Page {
         Page::Status(StatusCode::GATEWAY_TIMEOUT, "The application did not answer in time.");
     pub const NOBODY_UP: Page = Page::Unavailable("The application is not up at the moment.");
     pub const BUSY: Page = Page::Unavailable("The application is busy. Please try again soon.");
+    pub const FULL: Page = Page::Unavailable("The server is full. Please try again soon.");
     pub const PAUSED: Page = Page::Unavailable("The application is paused for a moment.");
     pub const TOO_MANY_LOGINS: Page =
         Page::Unavailable("Too many passwords are being looked at. Please try again soon.");

@@ -298,8 +298,7 @@ impl<D: Downstream> Relay<'_, D> {
         }
         if matches!(self.bounds.upgrade, Some(Upgrade::Connect(_))) && head.status.is_success() {
             // To the client a 2xx would say that the tunnel is open (RFC 8441 section 5).
-            let text = "a WebSocket was answered without 101".to_owned();
-            return Err(Cause::Upstream(UpstreamError::Protocol(text)));
+            return Err(Cause::Upstream(UpstreamError::NoTunnel));
         }
         if head.status.is_informational() {
             self.informational += 1;

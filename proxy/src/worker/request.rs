@@ -353,7 +353,12 @@ async fn attempt<D: Downstream>(
         Ok(exchange) => exchange,
         Err(error) => {
             failed(local, member, &error);
-            return Attempt::Again(Again::AnotherUpstream(page_for(&error)));
+            let page = page_for(&error);
+            return match error.is_the_upstreams() {
+                true => Attempt::Again(Again::AnotherUpstream(page)),
+                // Another one would fare no better.
+                false => Attempt::Answer(page),
+            };
         }
     };
     let bounds = Bounds {
@@ -466,9 +471,15 @@ fn again(
 
 /// Notes that an attempt failed, and says so where the upstream is left out for it.
 pub fn failed(local: &Local, member: &Member, error: &UpstreamError) {
+    let (name, address) = (&member.name, member.upstream.address);
+    if !error.is_the_upstreams() {
+        if let (true, UpstreamError::Connect(error)) = (error.is_lack(), error) {
+            local.complaint.make(error);
+        }
+        return tracing::debug!(upstream = %name, %address, %error, "not sent");
+    }
     local.stats.upstream_failures.add(1);
     let unreachable = matches!(error, UpstreamError::Connect(_));
-    let (name, address) = (&member.name, member.upstream.address);
     if matches!(error, UpstreamError::TimedOut) {
         // The connection that all requests share may lead nowhere.
         member.upstream.http2.clear();
@@ -487,6 +498,8 @@ fn page_for(error: &UpstreamError) -> Page {
         UpstreamError::Connect(error) if error.kind() == std::io::ErrorKind::TimedOut => {
             Page::GATEWAY_TIMEOUT
         }
+        UpstreamError::Unsendable(_) => Page::BAD_REQUEST,
+        error if error.is_lack() => Page::FULL,
         _ => Page::BAD_GATEWAY,
     }
 }

@@ -13,6 +13,7 @@ use super::http2::Http2Exchange;
 use super::{Member, Upstream};
 use crate::protocol::settings::Timeouts;
 use crate::protocol::snapshot::UpstreamProtocol;
+use crate::worker::descriptors;
 use crate::worker::fields::Client;
 use crate::worker::local::Local;
 use crate::worker::message::{Part, RequestHead, ResponseHead};
@@ -34,6 +35,12 @@ pub enum UpstreamError {
     Io(#[from] io::Error),
     #[error("response: {0}")]
     Protocol(String),
+    /// What the client asks for has no form in the protocol that the upstream speaks.
+    #[error("request cannot be sent over HTTP/2: {0}")]
+    Unsendable(#[from] http::Error),
+    /// The client asked for a WebSocket where there is none.
+    #[error("a WebSocket was answered without 101")]
+    NoTunnel,
     #[error("http/2: {0}")]
     Http2(#[from] h2::Error),
     #[error("no answer in time")]
@@ -44,6 +51,19 @@ pub enum UpstreamError {
 pub enum Exchange {
     Http1(Box<Http1Exchange>),
     Http2(Box<Http2Exchange>),
+}
+
+impl UpstreamError {
+    /// Whether it counts against the upstream. Neither what a client asks for nor what this process
+    /// lacks may take an upstream out of rotation, and it from everybody.
+    pub fn is_the_upstreams(&self) -> bool {
+        !matches!(self, UpstreamError::Unsendable(_) | UpstreamError::NoTunnel) && !self.is_lack()
+    }
+
+    /// This process has no descriptor left for a connection.
+    pub fn is_lack(&self) -> bool {
+        matches!(self, UpstreamError::Connect(error) if descriptors::are_used_up(error))
+    }
 }
 
 impl Exchange {

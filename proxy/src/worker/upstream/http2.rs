@@ -204,13 +204,11 @@ async fn connect(
 }
 
 fn http_request(request: &Request<'_>) -> Result<http::Request<()>, UpstreamError> {
-    let wrong = |text: &str| UpstreamError::Protocol(text.to_owned());
     let uri = http::Uri::builder()
         .scheme("http")
         .authority(request.authority)
         .path_and_query(request.target)
-        .build()
-        .map_err(|_| wrong("target cannot be sent over HTTP/2"))?;
+        .build()?;
     let mut fields = HeaderMap::with_capacity(24);
     put_request(request.head, request.client, &mut fields);
     for (name, value) in request.more {

@@ -39,6 +39,7 @@ mod image;
 mod interventions;
 mod metrics;
 mod orphans;
+mod overload;
 mod passthrough;
 mod preflight;
 mod proxy_protocol;

@@ -114,7 +114,8 @@ pub struct Limits {
     pub header_count: usize,
     /// Concurrent streams of one HTTP/2 connection (SETTINGS_MAX_CONCURRENT_STREAMS).
     pub streams: u32,
-    /// Open connections of the whole worker; accepting pauses at it.
+    /// Open connections of the whole worker; accepting pauses at it, or at half of the open files that
+    /// the process may have.
     pub connections: usize,
     /// Bytes of a request body (413); 0 is no limit.
     pub body_bytes: u64,

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::access_log;
 use super::challenges;
+use super::descriptors;
 use super::drain::Phase;
 use super::files::Roots;
 use super::host_book::HostBook;
@@ -69,7 +70,7 @@ pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
         socket.set_nonblocking(true).map_err(WorkerError::Socket)?;
         let socket = UnixStream::from_std(socket).map_err(WorkerError::Socket)?;
         let mut controller = Controller::over(socket);
-        let (identity, settings) = hello(&mut controller).await?;
+        let (identity, mut settings) = hello(&mut controller).await?;
         match fault {
             Some(Fault::CrashAtStart) => return Err(WorkerError::Fault),
             Some(Fault::HangAtStart) => {
@@ -80,6 +81,7 @@ pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
             _ => {}
         }
         log::start(&settings.log_level);
+        descriptors::fit(&mut settings.limits);
         // Before any other thread, and before a stranger has said a word.
         let roots = Roots::open(&settings.static_roots);
         let layers = sandbox::enter(settings.sandbox, &roots)?;

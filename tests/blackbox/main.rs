@@ -14,6 +14,7 @@ mod clients;
 mod clock;
 mod command_line;
 mod compose;
+mod confusion;
 mod container_certificates;
 mod defaults;
 mod dns01;

@@ -119,10 +119,17 @@ fn default_page(host: &Host, peer: &Peer, head: &RequestHead) -> Page {
     let Some(location) = location else { return Page::unrouted(status) };
     let scheme = if peer.tls.is_some() { "https" } else { "http" };
     let [name, target] = [&head.authority, &head.target].map(|text| String::from_utf8_lossy(text));
-    let name = name.rsplit_once(':').map_or(&*name, |(name, _)| name);
+    let name = without_port(&name);
     match HeaderValue::from_str(&filled(location, scheme, name, &target)) {
         Ok(location) => Page::Elsewhere(status, location),
         Err(_) => Page::BAD_REQUEST,
+    }
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => authority,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Heads of HTTP/1.1 messages: parsed by httparse, then held to what RFC 9112 says about framing.
 
 use std::mem::MaybeUninit;
+use std::net::Ipv6Addr;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, StatusCode, Version};
@@ -11,6 +12,9 @@ use crate::worker::message::{
 
 /// Most fields that a head may have, whatever the configuration says.
 const MAX_FIELDS: usize = 256;
+
+/// Bytes of a name (RFC 1035 section 2.3.4) and of `:65535`.
+const MAX_AUTHORITY: usize = 255 + 6;
 
 /// Bounds on a head.
 #[derive(Debug, Clone, Copy)]
@@ -361,12 +365,37 @@ fn split_target(method: &Method, target: &Bytes) -> Result<(Option<Bytes>, Bytes
     Ok((Some(authority), path))
 }
 
-/// RFC 3986 section 3.2, without user information: it has no place in a request and hides hosts.
+/// RFC 3986 section 3.2, without user information: it has no place in a request and hides hosts. What
+/// follows the host is a port: an upstream that makes links of the authority must not find more there.
 pub fn check_authority(authority: &[u8]) -> Result<(), HeadError> {
-    let fine = authority.iter().all(|&b| {
-        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':' | b'[' | b']' | b'~')
+    let end = match authority.strip_prefix(b"[") {
+        Some(rest) => rest.iter().position(|&b| b == b']').map(|at| at + 2),
+        None => Some(memchr::memchr(b':', authority).unwrap_or(authority.len())),
+    };
+    let fine = end.is_some_and(|end| {
+        let (host, port) = authority.split_at(end);
+        authority.len() <= MAX_AUTHORITY && is_host(host) && is_port(port)
     });
-    if fine && authority.len() <= 255 + 6 { Ok(()) } else { Err(HeadError::Malformed("Host")) }
+    if fine { Ok(()) } else { Err(HeadError::Malformed("Host")) }
+}
+
+fn is_host(host: &[u8]) -> bool {
+    match host.strip_prefix(b"[").and_then(|host| host.strip_suffix(b"]")) {
+        Some(address) => {
+            std::str::from_utf8(address).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
+        }
+        None => host
+            .iter()
+            .all(|&b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~')),
+    }
+}
+
+/// Nothing, or what follows the colon; that may be nothing, too.
+fn is_port(port: &[u8]) -> bool {
+    port.is_empty()
+        || port
+            .strip_prefix(b":")
+            .is_some_and(|port| port.len() <= 5 && port.iter().all(u8::is_ascii_digit))
 }
 
 fn response_head(
@@ -494,6 +523,42 @@ mod tests {
             assert_eq!(head.authority, authority, "{line:?}");
             assert_eq!(head.target, target, "{line:?}");
         }
+    }
+
+    #[test]
+    fn an_authority_is_a_host_and_a_port() {
+        for fine in
+            ["", "a", "a.test.", "a_b.test", "a:", "a:80", "192.0.2.1:8", "[::1]", "[::1]:443"]
+        {
+            assert!(check_authority(fine.as_bytes()).is_ok(), "{fine}");
+        }
+        for wrong in [
+            "a:b",
+            "a:80:80",
+            "a:-1",
+            "a:123456",
+            "a@b",
+            "a/b",
+            "a b",
+            "a,b",
+            "a\\b",
+            "a%2eb",
+            "::1",
+            "[",
+            "[]",
+            "[a]",
+            "[::1",
+            "[::1]a",
+            "[::1]:b",
+            "[::1%25eth0]",
+            "a]",
+            "a[",
+            "a\tb",
+            "a;b",
+        ] {
+            assert!(check_authority(wrong.as_bytes()).is_err(), "{wrong}");
+        }
+        assert!(check_authority("a".repeat(262).as_bytes()).is_err());
     }
 
     #[test]

@@ -40,6 +40,50 @@ async fn ambiguous_requests_are_refused_and_never_forwarded() {
         ("a line without a colon", "X-A\r\n"),
         ("a name with a blank", "X A: b\r\n"),
         ("two hosts", "Host: other.test\r\n"),
+        ("two equal hosts", "Host: plain.test\r\n"),
+        ("two lengths, one in capitals", "Content-Length: 5\r\nCONTENT-LENGTH: 5\r\n"),
+        ("a list of equal lengths", "Content-Length: 5, 5\r\n"),
+        ("a length with a fraction", "Content-Length: 5.0\r\n"),
+        ("a length with an exponent", "Content-Length: 5e0\r\n"),
+        ("a length with a semicolon", "Content-Length: 5;\r\n"),
+        ("a length in quotes", "Content-Length: \"5\"\r\n"),
+        ("a length with an underscore", "Content-Length: 1_0\r\n"),
+        ("a length in other digits", "Content-Length: \u{ff15}\r\n"),
+        ("a length behind a vertical tab", "Content-Length: \x0b5\r\n"),
+        ("a length before a form feed", "Content-Length: 5\x0c\r\n"),
+        ("a length of twenty digits", "Content-Length: 00000000000000000005\r\n"),
+        ("a folded length", "Content-Length: 5\r\n\t0\r\n"),
+        ("a length on the next line", "Content-Length:\r\n 5\r\n"),
+        ("a blank before the colon of a length", "Content-Length : 5\r\n"),
+        ("a tab before the colon of a length", "Content-Length\t: 5\r\n"),
+        ("a blank before the name", " Content-Length: 5\r\n"),
+        ("a length and chunks in capitals", "CONTENT-LENGTH: 5\r\ntransfer-encoding: CHUNKED\r\n"),
+        ("a length of nothing and chunks", "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n"),
+        ("an empty coding", "Transfer-Encoding: \r\n"),
+        ("identity", "Transfer-Encoding: identity\r\n"),
+        ("identity and a length", "Transfer-Encoding: identity\r\nContent-Length: 5\r\n"),
+        ("chunked with a parameter", "Transfer-Encoding: chunked;q=1\r\n"),
+        ("chunked and a comma", "Transfer-Encoding: chunked,\r\n"),
+        ("a comma and chunked, twice", "Transfer-Encoding: chunked, chunked\r\n"),
+        ("chunked in quotes", "Transfer-Encoding: \"chunked\"\r\n"),
+        ("chunked and more", "Transfer-Encoding: chunked x\r\n"),
+        ("chunkedx", "Transfer-Encoding: chunkedx\r\n"),
+        ("chunked and NUL", "Transfer-Encoding: chunked\0\r\n"),
+        ("chunked behind a form feed", "Transfer-Encoding: \x0cchunked\r\n"),
+        ("chunked behind a next line", "Transfer-Encoding: \u{85}chunked\r\n"),
+        ("two codings in two fields", "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"),
+        ("chunked on the next line", "Transfer-Encoding:\r\n chunked\r\n"),
+        ("a tab before the colon of a coding", "Transfer-Encoding\t: chunked\r\n"),
+        ("NUL in a name", "Transfer\0-Encoding: chunked\r\n"),
+        ("a name in other letters", "Transfer-Encodin\u{261}: chunked\r\n"),
+        ("an empty name", ": chunked\r\n"),
+        ("a bare LF", "X-A: b\nTransfer-Encoding: chunked\r\n"),
+        ("a bare LF at the end", "X-A: b\n"),
+        ("CR CR LF", "X-A: b\r\r\nTransfer-Encoding: chunked\r\n"),
+        ("LF CR", "X-A: b\n\rTransfer-Encoding: chunked\r\n"),
+        ("a bare CR for a line end", "X-A: b\rContent-Length: 5\r\n"),
+        ("a bare CR in a name", "X-A\r: b\r\n"),
+        ("a head that a bare LF ends", "Content-Length: 5\n\n"),
     ] {
         let request =
             format!("POST / HTTP/1.1\r\nHost: {PLAIN}\r\n{fields}\r\n0\r\n\r\n{SMUGGLED}");
@@ -47,6 +91,89 @@ async fn ambiguous_requests_are_refused_and_never_forwarded() {
         assert!(answer.starts_with("HTTP/1.1 400 "), "{what}: {answer}");
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{what}: {answer}");
         assert_eq!(recorder.received(), "", "{what}");
+    }
+}
+
+/// What an upstream has to read: the fields that frame its first request, and the bytes behind that head.
+fn framing(received: &str) -> (Vec<String>, &str) {
+    let (head, rest) = received.split_once("\r\n\r\n").expect("a head");
+    let head = head.to_ascii_lowercase();
+    let frames = |line: &&str| {
+        let name = line.split(':').next().unwrap_or_default().replace('_', "-");
+        ["content-length", "transfer-encoding", "te", "trailer"].contains(&name.trim())
+    };
+    (head.lines().skip(1).filter(frames).map(str::to_owned).collect(), rest)
+}
+
+/// Whatever form an unambiguous request had, its upstream reads the one form, and the same body.
+#[tokio::test]
+async fn what_is_forwarded_is_framed_anew() {
+    const LENGTH: &str = "content-length: 5";
+    const CHUNKS: &str = "transfer-encoding: chunked";
+    let recorder = Recorder::start(OK).await;
+    let baton = Baton::start(routed_to(&recorder.address())).await;
+    let whole = "5\r\nhello\r\n0\r\n\r\n";
+    for (what, fields, body, framed, forwarded) in [
+        ("a length", "Content-Length: 5\r\n", "hello", LENGTH, "hello"),
+        ("in capitals", "CONTENT-LENGTH: 5\r\n", "hello", LENGTH, "hello"),
+        ("without a blank", "Content-Length:5\r\n", "hello", LENGTH, "hello"),
+        ("with blanks", "Content-Length: \t 5 \t\r\n", "hello", LENGTH, "hello"),
+        ("with zeros", "Content-Length: 005\r\n", "hello", LENGTH, "hello"),
+        ("none", "", "", "content-length: 0", ""),
+        ("of nothing", "Content-Length: 0\r\n", "", "content-length: 0", ""),
+        ("chunks", "Transfer-Encoding: chunked\r\n", whole, CHUNKS, whole),
+        ("chunks in capitals", "TRANSFER-ENCODING:CHUNKED\r\n", whole, CHUNKS, whole),
+        ("chunks and blanks", "Transfer-Encoding: \t chunked \t\r\n", whole, CHUNKS, whole),
+        (
+            "zeros, an extension and capitals",
+            "Transfer-Encoding: chunked\r\n",
+            "000a ;a=\"b\"\r\nhellohello\r\n00;x\r\n\r\n",
+            CHUNKS,
+            "a\r\nhellohello\r\n0\r\n\r\n",
+        ),
+        (
+            "trailers that frame",
+            "Transfer-Encoding: chunked\r\nTrailer: Content-Length\r\nTE: trailers\r\n",
+            "5\r\nhello\r\n0\r\nContent-Length: 9\r\nTransfer-Encoding: x\r\nHost: b\r\n\r\n",
+            CHUNKS,
+            whole,
+        ),
+        (
+            "a length that Connection names",
+            "Content-Length: 5\r\nConnection: Content-Length\r\n",
+            "hello",
+            LENGTH,
+            "hello",
+        ),
+        (
+            "chunks that Connection names",
+            "Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n",
+            whole,
+            CHUNKS,
+            whole,
+        ),
+        (
+            "a length with an underscore beside it",
+            "Content-Length: 5\r\nTransfer_Encoding: chunked\r\nContent_Length: 9\r\n",
+            "hello",
+            LENGTH,
+            "hello",
+        ),
+    ] {
+        let before = recorder.received().len();
+        let request = format!(
+            "POST / HTTP/1.1\r\nHost: {PLAIN}\r\n{fields}\r\n{body}\
+             GET /last HTTP/1.1\r\nHost: {PLAIN}\r\nConnection: close\r\n\r\n"
+        );
+        let answer = exchange(baton.http_address(), &request).await;
+        assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 2, "{what}: {answer}");
+        let received = recorder.received().split_off(before);
+        let (fields, rest) = framing(&received);
+        assert_eq!(fields, [framed], "{what}: {received}");
+        assert!(
+            rest.starts_with(&format!("{forwarded}GET /last HTTP/1.1\r\n")),
+            "{what}: {received}"
+        );
     }
 }
 

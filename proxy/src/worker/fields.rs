@@ -301,7 +301,10 @@ fn is_replaced(name: &[u8]) -> bool {
         5 => name.eq_ignore_ascii_case(b"proxy"),
         9 => name.eq_ignore_ascii_case(b"forwarded"),
         15 => name.eq_ignore_ascii_case(b"x-forwarded-for"),
-        _ => is_content_length(name),
+        // In any spelling: an application that reads `_` as `-` would frame the request by it.
+        14 => is_spelled(name, b"content-length"),
+        17 => is_spelled(name, b"transfer-encoding"),
+        _ => false,
     }
 }
 
@@ -311,14 +314,19 @@ fn is_replaced_unless_trusted(name: &[u8]) -> bool {
     if !matches!(name.first(), Some(b'x' | b'X' | b'f' | b'F' | b'p' | b'P')) {
         return false;
     }
-    let is = |other: &[u8]| {
-        name.len() >= other.len()
-            && name.iter().zip(other).all(|(&byte, &want)| {
-                byte.eq_ignore_ascii_case(&want) || (byte == b'_' && want == b'-')
-            })
-    };
-    let whole = |other: &[u8]| name.len() == other.len() && is(other);
-    is(b"x-forwarded-") || is(b"x-original-") || whole(b"x-real-ip")
+    begins(name, b"x-forwarded-") || begins(name, b"x-original-") || is_spelled(name, b"x-real-ip")
+}
+
+fn begins(name: &[u8], with: &[u8]) -> bool {
+    name.get(..with.len()).is_some_and(|start| is_spelled(start, with))
+}
+
+/// Where `_` is read as `-`.
+fn is_spelled(name: &[u8], other: &[u8]) -> bool {
+    name.len() == other.len()
+        && name.iter().zip(other).all(|(&byte, &want)| {
+            byte.eq_ignore_ascii_case(&want) || (byte == b'_' && want == b'-')
+        })
 }
 
 fn is_content_length(name: &[u8]) -> bool {

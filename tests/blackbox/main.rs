@@ -50,6 +50,7 @@ mod remembered;
 mod route_options;
 mod routing;
 mod sandbox;
+mod secrets;
 mod service;
 mod siege;
 mod stage;

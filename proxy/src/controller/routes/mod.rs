@@ -344,6 +344,8 @@ impl Draft {
             unrouted.reason = printable(&unrouted.reason);
         }
         for diagnosis in &mut self.diagnoses {
+            // The name of a label is any text, too.
+            diagnosis.setting = printable(&diagnosis.setting);
             diagnosis.value = printable(&diagnosis.value);
             diagnosis.problem = printable(&diagnosis.problem);
         }

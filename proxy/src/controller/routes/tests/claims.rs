@@ -44,6 +44,9 @@ fn what_a_container_says_cannot_move_the_cursor() {
             assert!(text.chars().count() <= MAX_SHOWN + 1);
         }
     }
+    let label = ("baton.a\nb\u{1b}", "x");
+    let table = table(&[container("c", &[("VIRTUAL_HOST", "a.test"), label])]);
+    assert_eq!(table.diagnoses[0].setting, "baton.a\\nb\\u{1b}");
 }
 
 #[test]

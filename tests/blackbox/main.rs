@@ -28,6 +28,7 @@ mod handshakes;
 mod headers;
 mod health;
 mod holds;
+mod hostile_clients;
 mod hostile_upstreams;
 mod hsts;
 mod http1;

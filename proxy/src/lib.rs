@@ -8,6 +8,9 @@ pub mod cli;
 pub mod config;
 pub mod controller;
 pub mod demo;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod log;
 pub mod manual;
 pub mod protocol;

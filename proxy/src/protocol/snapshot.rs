@@ -92,7 +92,7 @@ impl Host {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl Host {
     /// One of which nothing is said.
     pub fn new(pattern: &str, routes: Vec<Route>) -> Self {

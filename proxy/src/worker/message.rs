@@ -144,7 +144,7 @@ impl Upgrade {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl RequestHead {
     /// One without a field.
     pub fn new(method: Method, target: &'static str) -> Self {

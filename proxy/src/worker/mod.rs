@@ -32,7 +32,7 @@ pub mod route_options;
 pub mod sandbox;
 pub mod stats;
 pub mod table;
-mod target;
+pub(crate) mod target;
 pub mod thread;
 pub mod tickets;
 pub mod tls;

@@ -81,7 +81,7 @@ async fn read_v2(stream: &mut TcpStream) -> Result<Option<SocketAddr>, HeaderErr
 }
 
 /// `PROXY TCP4 203.0.113.7 192.0.2.1 56324 443`
-fn parse_v1(line: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
+pub(crate) fn parse_v1(line: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
     let line = line.strip_suffix(b"\r\n").ok_or("its line does not end with CR LF")?;
     let line = str::from_utf8(line).map_err(|_| "it is not text")?;
     let mut words = line.split(' ').skip(1);
@@ -101,7 +101,11 @@ fn parse_v1(line: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
     }
 }
 
-fn parse_v2(version: u8, family: u8, rest: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
+pub(crate) fn parse_v2(
+    version: u8,
+    family: u8,
+    rest: &[u8],
+) -> Result<Option<SocketAddr>, &'static str> {
     match version {
         // LOCAL: a look whether we are there.
         0x20 => return Ok(None),

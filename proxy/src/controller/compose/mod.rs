@@ -63,6 +63,21 @@ pub fn check(paths: &[PathBuf], config: &Config) -> Result<Report, Unreadable> {
     Ok(finished(report))
 }
 
+/// The same of a text with nothing beside it.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn check_text(text: &str) -> Result<Report, String> {
+    let file = file::parse(text)?;
+    let around = service::Surroundings {
+        file: &file,
+        project: "shop",
+        variable: &|_| None,
+        read: &|_| Err(std::io::ErrorKind::NotFound.into()),
+    };
+    let services: Vec<Service> =
+        file.services().map(|(name, raw)| Service::read(name, raw, around)).collect();
+    Ok(finished(judge(&services, &[], &Acme::default())))
+}
+
 fn finished(mut report: Report) -> Report {
     report.diagnoses.sort_by(|one, other| {
         (&one.container, &one.setting, &one.value).cmp(&(

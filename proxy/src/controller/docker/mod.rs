@@ -3,8 +3,8 @@
 mod client;
 mod container;
 mod endpoint;
-mod event;
-mod inspect;
+pub(crate) mod event;
+pub(crate) mod inspect;
 mod signal;
 mod tracker;
 mod watch;

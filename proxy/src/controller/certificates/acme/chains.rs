@@ -85,7 +85,7 @@ impl Chains {
 }
 
 /// `<https://ca/cert/1/1>;rel="alternate"` (RFC 8288).
-fn alternate(link: &str) -> Option<String> {
+pub(crate) fn alternate(link: &str) -> Option<String> {
     let (url, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let is_alternate = parameters
         .split(';')
@@ -94,7 +94,7 @@ fn alternate(link: &str) -> Option<String> {
 }
 
 /// Common name of who signed the last certificate.
-fn topmost_issuer(pem: &str) -> Option<String> {
+pub(crate) fn topmost_issuer(pem: &str) -> Option<String> {
     let last = CertificateDer::pem_slice_iter(pem.as_bytes()).last()?.ok()?;
     let (_, certificate) = X509Certificate::from_der(&last).ok()?;
     let name = certificate.issuer().iter_common_name().next()?.as_str().ok()?.to_owned();

@@ -86,4 +86,25 @@ mod tests {
             [(0, 1), (10, 1), (20, 1), (30, 1), (40, 1), (50, 1), (20_000, 19_000), (20_010, 1)];
         assert_eq!(delays(&deaths), [0, 0, 0, 0, 0, 100, 0, 0]);
     }
+
+    #[test]
+    fn no_order_of_deaths_waits_too_long_or_twice_as_long_and_more() {
+        let start = Instant::now();
+        // Each number is an order of six kinds of gaps, six deaths long.
+        for order in 0..6_u32.pow(6) {
+            let (mut backoff, mut now, mut before) = (Backoff::default(), start, Duration::ZERO);
+            for death in 0..6 {
+                let gap =
+                    [0, 1, 500, 5_000, 10_000, 60_000][(order / 6_u32.pow(death) % 6) as usize];
+                let lived = Duration::from_millis(gap);
+                now += lived + before;
+                let delay = backoff.after_death(now, lived);
+                assert!(delay <= LONGEST_DELAY, "{order}");
+                assert!(delay <= FIRST_DELAY.max(before * 2), "{order}");
+                assert!(lived < WINDOW || delay.is_zero(), "{order}");
+                assert!(backoff.recent.len() <= death as usize + 1, "{order}");
+                before = delay;
+            }
+        }
+    }
 }

@@ -157,4 +157,26 @@ mod tests {
         assert!(new.rotate(at(12 * HOUR)));
         assert_eq!(new.newest_first()[1..], old.newest_first()[..]);
     }
+
+    #[test]
+    fn under_every_order_of_clocks_keys_are_few_and_short_lived() {
+        let steps = [0, 1, 3 * 3600, 6 * 3600, 19 * 3600, -1, -7 * 3600, -30 * 3600_i64];
+        let begin = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        for order in 0..8_usize.pow(5) {
+            let (mut now, mut keys) = (begin, TicketKeys::new(begin));
+            for step in 0..5_u32 {
+                let seconds = steps[order / 8_usize.pow(step) % 8];
+                let by = Duration::from_secs(seconds.unsigned_abs());
+                now = if seconds < 0 { now - by } else { now + by };
+                let sealing = keys.newest_first()[0].name;
+                let rotated = keys.rotate(now);
+                let all = keys.newest_first();
+                assert_eq!(rotated, all[0].name != sealing, "{order}");
+                assert!(all.len() <= KEPT as usize, "{order}");
+                assert!(all.iter().all(|key| key.not_after <= now + KEY_LIFE), "{order}");
+                assert!(now < all[0].not_after && now < keys.next_change(), "{order}");
+                assert!(keys.next_change() <= now + ROTATION, "{order}");
+            }
+        }
+    }
 }

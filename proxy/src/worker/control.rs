@@ -470,3 +470,33 @@ impl Thread {
         let _ = self.orders.send(order);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_the_limits_each_phase_comes_once_and_at_its_time() {
+        let lengths = [0, 1, 30, 3600].map(Duration::from_secs);
+        let start = Instant::now();
+        for n in 0..4_usize.pow(3) {
+            let [idle, limit, tunnels] = [n / 16, n / 4 % 4, n % 4].map(|at| lengths[at]);
+            let Timetable(mut phases) = Timetable::new(start, idle, limit, tunnels);
+            phases.reverse();
+            assert!(phases.is_sorted_by_key(|(at, _)| *at), "{phases:?}");
+            // A controller asks for nothing else; a phase that comes too late changes nothing.
+            if idle <= limit {
+                assert!(phases.is_sorted_by_key(|(_, phase)| *phase), "{phases:?}");
+            }
+            let end = limit.max(tunnels);
+            let expected = [
+                (start + idle, Phase::CloseIdle),
+                (start + limit, Phase::CloseRequests),
+                (start + end, Phase::CloseTunnels),
+                (start + end + GOODBYE, Phase::CloseAll),
+            ];
+            assert_eq!(phases.len(), expected.len());
+            assert!(expected.iter().all(|phase| phases.contains(phase)), "{phases:?}");
+        }
+    }
+}

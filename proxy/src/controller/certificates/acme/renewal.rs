@@ -194,4 +194,30 @@ mod tests {
         let (one, two) = (chance(b"one"), chance(b"two"));
         assert!((0.0..=1.0).contains(&one) && (0.0..=1.0).contains(&two) && one != two);
     }
+
+    #[test]
+    fn whatever_a_ca_suggests_it_is_renewed_before_the_end() {
+        let born = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let hours = [-100_000, -1, 0, 1, 24, 80, 1_000, 3_000, 100_000];
+        for days in [1, 6, 7, 9, 10, 11, 47, 90, 398] {
+            for chance in [0.0, 0.25, 0.5, 1.0] {
+                let not_after = born + Duration::days(days);
+                let life = Life { not_before: born, not_after, chance };
+                let own = due(life, None);
+                assert!(born < own && own < not_after, "{days} {chance}");
+                for (start, length) in hours.iter().flat_map(|a| hours.map(|b| (*a, b))) {
+                    let start = born + Duration::hours(start);
+                    let window = Window {
+                        certificate: String::new(),
+                        start,
+                        end: start + Duration::hours(length),
+                        next_look: born,
+                    };
+                    let at = due(life, Some(&window));
+                    assert!(at < not_after, "{days} {chance} {window:?}");
+                    assert!(at >= window.start.min(own), "{days} {chance} {window:?}");
+                }
+            }
+        }
+    }
 }

@@ -1,15 +1,18 @@
 //! What a developer types: `cargo xtask COMMAND`. The one place for automation.
 
+mod audit;
 mod bench;
 mod dist;
 mod dockerd;
 mod ebpf;
+mod fuzz;
 mod interrupt;
 mod packages;
 mod process;
 mod soak;
 mod steps;
 mod test;
+mod tool;
 mod vm;
 
 use std::process::ExitCode;
@@ -32,6 +35,10 @@ enum Xtask {
     Dist(dist::Options),
     /// The package under a real systemd: in virtual machines with Debian's kernels.
     Vm(vm::Options),
+    /// Searches for inputs that break what is claimed of parsers; installs what it needs for that.
+    Fuzz(fuzz::Options),
+    /// Licences, bans and sources of all dependencies; advisories where their database can be reached.
+    Audit(audit::Options),
 }
 
 fn main() -> ExitCode {
@@ -42,6 +49,8 @@ fn main() -> ExitCode {
         Xtask::Ebpf(options) => ebpf::ebpf(&options),
         Xtask::Dist(options) => dist::dist(&options),
         Xtask::Vm(options) => vm::vm(&options),
+        Xtask::Fuzz(options) => fuzz::fuzz(&options),
+        Xtask::Audit(options) => audit::audit(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -51,6 +51,8 @@ fn check_sources(steps: &mut Steps, interrupt: &Interrupt) {
     steps.take("formatting", || {
         run(cargo().args(["fmt", "--all", "--check"]), interrupt)?;
         let outside = ["fmt", "--manifest-path", "ebpf/Cargo.toml", "--check"];
+        run(cargo().args(outside), interrupt)?;
+        let outside = ["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"];
         run(cargo().args(outside), interrupt)
     });
     steps.take("clippy", || {

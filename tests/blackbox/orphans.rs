@@ -78,13 +78,18 @@ async fn a_takeover_whose_worker_does_not_come_up_is_tried_again(mode: Mode) {
     stage.draining_at_most(0).await;
 }
 
-/// The first process that it starts, at the moment that it does: it becomes ready in no time.
+/// The first process that it starts, at the moment that it does: it becomes ready in no time. Not before
+/// exec, though: until then its parent waits for it (vfork(2)).
 fn first_child(controller: i32) -> i32 {
     let began = Instant::now();
     loop {
         let children = fs::read_to_string(format!("/proc/{controller}/task/{controller}/children"));
         let first = children.unwrap_or_default().split(' ').find_map(|pid| pid.parse().ok());
-        if let Some(first) = first {
+        let is_worker = |pid: &i32| {
+            let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            arguments.split(|byte| *byte == 0).nth(1) == Some(b"worker")
+        };
+        if let Some(first) = first.filter(is_worker) {
             return first;
         }
         assert!(began.elapsed() < LIMIT, "it starts nobody");

@@ -47,16 +47,13 @@ impl Knot {
         let notify = if notifies { "\n    notify: secondary" } else { "" };
         let primary_zone = format!("    file: zone{notify}\n    acl: [update, transfer]");
         let secondary_zone = "    file: copy\n    master: primary\n    acl: notify";
-        let knot = Knot {
-            primary: serve(directory.path(), "primary", [primary, secondary], &primary_zone),
-            secondary: serve(directory.path(), "secondary", [primary, secondary], secondary_zone),
-            directory,
-        };
-        for server in [knot.primary(), knot.secondary()] {
-            let what = format!("the zone at {server}");
-            until(&what, LIMIT, async || knot.has_zone(server).then_some(())).await;
-        }
-        Some(knot)
+        let both = [primary, secondary];
+        let primary = serve(directory.path(), "primary", both, &primary_zone);
+        primary.wait_zone().await;
+        // One that finds no primary to take the zone from does not ask again soon.
+        let secondary = serve(directory.path(), "secondary", both, secondary_zone);
+        secondary.wait_zone().await;
+        Some(Knot { primary, secondary, directory })
     }
 
     pub fn primary(&self) -> SocketAddr {
@@ -78,7 +75,7 @@ impl Knot {
 
     /// What the server says of the TXT records of a name.
     pub fn texts(&self, server: SocketAddr, name: &str) -> String {
-        self.ask(server, name, "TXT")
+        ask(server, name, "TXT")
     }
 
     /// The secondary asks the primary for what is new.
@@ -87,17 +84,21 @@ impl Knot {
         let status = Command::new("knotc").arg("-s").arg(socket).arg("zone-refresh").status();
         assert!(status.expect("knotc is installed").success());
     }
+}
 
-    fn has_zone(&self, server: SocketAddr) -> bool {
-        self.ask(server, "example.com", "SOA").contains("hostmaster")
+impl Server {
+    async fn wait_zone(&self) {
+        let has_zone = || ask(self.address, "example.com", "SOA").contains("hostmaster");
+        let what = format!("the zone at {}", self.address);
+        until(&what, LIMIT, async || has_zone().then_some(())).await;
     }
+}
 
-    fn ask(&self, server: SocketAddr, name: &str, kind: &str) -> String {
-        let mut command = Command::new("kdig");
-        command.arg(format!("@{}", server.ip())).args(["+short", "+time=2", "+retry=0"]);
-        let output = command.args([name, kind]).output().expect("kdig is installed");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
+fn ask(server: SocketAddr, name: &str, kind: &str) -> String {
+    let mut command = Command::new("kdig");
+    command.arg(format!("@{}", server.ip())).args(["+short", "+time=2", "+retry=0"]);
+    let output = command.args([name, kind]).output().expect("kdig is installed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// Two that nobody listens on.

@@ -497,6 +497,9 @@ impl Process {
     /// The reason, when it does not take it: there is no use in talking to it any more.
     pub async fn send(&mut self, frame: &ToWorker) -> Result<(), String> {
         match timeout(SEND_LIMIT, self.sender.send(frame)).await {
+            // It has just ended: [`Process::next`] hears its last words, which are still to be read, and
+            // how it went.
+            Ok(Err(ChannelError::Closed)) => Ok(()),
             Ok(sent) => sent.map_err(|e| e.to_string()),
             Err(_) => Err(format!("hangs: it took no frame for {} s", SEND_LIMIT.as_secs())),
         }

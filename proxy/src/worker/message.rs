@@ -144,6 +144,18 @@ impl Upgrade {
     }
 }
 
+#[cfg(test)]
+impl Fields {
+    pub fn of(lines: &[(&str, &str)]) -> Self {
+        let mut map = HeaderMap::new();
+        for (name, value) in lines {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a name");
+            map.append(name, http::HeaderValue::from_str(value).expect("a value"));
+        }
+        Fields::Map(map)
+    }
+}
+
 #[cfg(any(test, fuzzing))]
 impl RequestHead {
     /// One without a field.

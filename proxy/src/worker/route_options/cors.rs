@@ -82,16 +82,6 @@ pub fn changes(cors: &Cors, request: &Fields, response: &Fields) -> Option<Field
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
-
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        let mut map = HeaderMap::new();
-        for (name, value) in lines {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
-            map.append(name, HeaderValue::from_str(value).expect("a value"));
-        }
-        Fields::Map(map)
-    }
 
     #[test]
     fn who_may_read_what() {
@@ -116,10 +106,11 @@ mod tests {
             ),
         ] {
             let cors = Cors::parse(rule).expect(rule);
-            let request =
-                fields(&origin.map(|origin| ("origin", origin)).into_iter().collect::<Vec<_>>());
+            let request = Fields::of(
+                &origin.map(|origin| ("origin", origin)).into_iter().collect::<Vec<_>>(),
+            );
             // The application's own word does not hold.
-            let response = fields(&[("access-control-allow-origin", "https://evil.test")]);
+            let response = Fields::of(&[("access-control-allow-origin", "https://evil.test")]);
             let changed = changes(&cors, &request, &response).expect("changes").apply(&response);
             let field =
                 |name| changed.get(name).map(|value| String::from_utf8_lossy(value).into_owned());
@@ -142,7 +133,7 @@ mod tests {
             (Method::OPTIONS, vec![asks], None),
             (Method::GET, vec![origin, asks], None),
         ] {
-            let head = RequestHead { fields: fields(&lines), ..RequestHead::new(method, "/") };
+            let head = RequestHead { fields: Fields::of(&lines), ..RequestHead::new(method, "/") };
             let answer = preflight(&cors, &head);
             let allowed = answer.as_ref().map(|(head, _)| {
                 head.fields.get("access-control-allow-headers").map(|value| value.to_vec())

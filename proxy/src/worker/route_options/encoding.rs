@@ -150,20 +150,10 @@ pub fn encoded(head: &ResponseHead, encoding: Option<Encoding>) -> ResponseHead 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderMap, HeaderName, HeaderValue};
-
-    fn fields(lines: &[(&str, &str)]) -> Fields {
-        let mut map = HeaderMap::new();
-        for (name, value) in lines {
-            let name = HeaderName::from_bytes(name.as_bytes()).expect("a name");
-            map.append(name, HeaderValue::from_str(value).expect("a value"));
-        }
-        Fields::Map(map)
-    }
 
     fn head(status: u16, body: BodyLength, lines: &[(&str, &str)]) -> ResponseHead {
         let status = StatusCode::from_u16(status).expect("a status");
-        ResponseHead { status, fields: fields(lines), body, hsts: None }
+        ResponseHead { status, fields: Fields::of(lines), body, hsts: None }
     }
 
     #[test]
@@ -183,12 +173,12 @@ mod tests {
             ("brotli", None),
             ("", None),
         ] {
-            let request = fields(&[("accept-encoding", accept)]);
+            let request = Fields::of(&[("accept-encoding", accept)]);
             assert_eq!(Encoding::accepted(&request), want, "{accept}");
         }
-        let twice = fields(&[("accept-encoding", "gzip"), ("accept-encoding", "br")]);
+        let twice = Fields::of(&[("accept-encoding", "gzip"), ("accept-encoding", "br")]);
         assert_eq!(Encoding::accepted(&twice), Some(Brotli));
-        assert_eq!(Encoding::accepted(&fields(&[])), None);
+        assert_eq!(Encoding::accepted(&Fields::of(&[])), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use baton_load::Upstream;
-use baton_tests::{Baton, Browser, Config, Recorder, peak, reset_peak, until};
+use baton_tests::{Baton, Browser, Config, Recorder, free_addresses, peak, reset_peak, until};
 use tempfile::TempDir;
 
 use crate::{APP, in_front_of_one, routed_to};
@@ -142,10 +142,7 @@ async fn serve_git(site: &Path) -> (Ended, SocketAddr) {
     );
     fs::write(&script, text).expect("written");
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
-    // Until another test is given it, nobody is.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("free port");
-    let address = free.local_addr().expect("bound");
-    drop(free);
+    let [address] = free_addresses();
     let mut httpd = Command::new("busybox");
     httpd.args(["httpd", "-f", "-p", &address.to_string(), "-h", path(site)]);
     let httpd = Ended(httpd.spawn().expect("busybox is installed"));

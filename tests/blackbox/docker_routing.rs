@@ -1,6 +1,6 @@
 //! Containers to routes: what they say, and where it leads.
 
-use baton_tests::{Baton, Config, Docker};
+use baton_tests::{Baton, Config, Docker, free_addresses};
 use serde_json::Value;
 
 async fn watching(docker: &Docker) -> Baton {
@@ -246,14 +246,13 @@ async fn a_healthcheck_decides_when_there_is_one() {
 async fn the_host_network_is_reached_at_127_0_0_1() {
     let docker = Docker::connect();
     let baton = watching(&docker).await;
-    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("free port");
-    let port = free.local_addr().expect("bound").port().to_string();
-    drop(free);
+    let [address] = free_addresses();
+    let (port, address) = (address.port().to_string(), address.to_string());
     let _web = docker.run_options(
         "web",
         &[("VIRTUAL_HOST", "host.test"), ("VIRTUAL_PORT", &port)],
         &["--network", "host"],
-        &["--listen", &format!("127.0.0.1:{port}")],
+        &["--listen", &address],
     );
     baton.wait_up("host.test", 1).await;
     assert_eq!(baton.curl("https://host.test/").run().await.field("x-upstream"), Some("web"));

@@ -253,6 +253,11 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let logs = self.docker.output(&["logs", &self.name]);
+            let [said, errors] = [&logs.stdout, &logs.stderr].map(|it| String::from_utf8_lossy(it));
+            eprintln!("--- what {} said\n{said}{errors}---", self.name);
+        }
         // It may be gone already, which is as well.
         drop(self.docker.output(&["rm", "--force", &self.name]));
     }

@@ -3,7 +3,7 @@
 //! It rejects 5 % of nonces on purpose and takes its time to look, unless a test says otherwise.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::baton::Baton;
 use crate::openssl;
+use crate::ports::free_addresses;
 use crate::wait::until;
 
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -212,6 +213,17 @@ impl Pebble {
     }
 }
 
+impl Drop for Pebble {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = ["dns.log", "pebble.log"].map(|name| {
+                std::fs::read_to_string(self.directory.path().join(name)).unwrap_or_default()
+            });
+            eprintln!("--- what Pebble and its DNS server said\n{}---", said.concat());
+        }
+    }
+}
+
 fn curl(arguments: &[&str]) -> Output {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--fail", "--max-time", "10"]).args(arguments);
@@ -275,11 +287,4 @@ fn spawn(mut command: Command, directory: &Path, log: &str) -> Process {
         .spawn()
         .unwrap_or_else(|error| panic!("{command:?}: {error}: run `cargo xtask test`"));
     Process(child)
-}
-
-/// Free at this moment: a program that takes no port 0 needs such.
-fn free_addresses<const N: usize>() -> [SocketAddr; N] {
-    let bound: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    bound.map(|listener| listener.local_addr().expect("it is bound"))
 }

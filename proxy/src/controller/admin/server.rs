@@ -1,7 +1,6 @@
 //! Answers on the admin socket; it holds no state but what the controller publishes to it.
 
 use std::convert::Infallible;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use nix::unistd::Uid;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
@@ -31,7 +30,7 @@ use crate::controller::certificates::acme::{Desk, Wish};
 const MAX_CONNECTIONS: usize = 32;
 /// Longest order, in bytes.
 const MAX_ORDER: usize = 64 * 1024;
-/// For everything that one connection asks.
+/// For what one connection asks.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(60);
 /// For the answers under way when the server is paused.
 const PAUSE_LIMIT: Duration = Duration::from_secs(2);
@@ -135,25 +134,21 @@ async fn accept(
     mut pauses: mpsc::Receiver<Pause>,
 ) {
     let mut connections = JoinSet::new();
-    // Dropped for a pause: every connection ends with the answer that it waits for.
-    let (mut last_answers, mut last) = watch::channel(());
     loop {
         tokio::select! {
             _ = &mut stop => return,
             Some(Pause { quiet, over }) = pauses.recv() => {
-                drop(last_answers);
                 let all = async { while connections.join_next().await.is_some() {} };
                 // Who is still there, is not answered by this program.
                 let _ = timeout(PAUSE_LIMIT, all).await;
                 let _ = quiet.send(());
                 let _ = over.await;
-                (last_answers, last) = watch::channel(());
             }
             Some(_) = connections.join_next() => {}
             accepted = socket.listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                 match accepted {
                     Ok((stream, _)) => {
-                        let connection = serve(stream, sources.clone(), last.clone());
+                        let connection = serve(stream, sources.clone());
                         connections.spawn(timeout(CONNECTION_LIMIT, connection));
                     }
                     Err(e) => {
@@ -167,7 +162,9 @@ async fn accept(
     }
 }
 
-async fn serve(stream: UnixStream, sources: Arc<Sources>, mut last: watch::Receiver<()>) {
+/// One request, so that a pause need not end the connection between two: whoever has connected is
+/// still answered by this program, its question read or not.
+async fn serve(stream: UnixStream, sources: Arc<Sources>) {
     let permitted = is_permitted(&stream);
     let service = service_fn(|request: Request<Incoming>| {
         let sources = sources.clone();
@@ -176,15 +173,8 @@ async fn serve(stream: UnixStream, sources: Arc<Sources>, mut last: watch::Recei
             Ok::<_, Infallible>(answer)
         }
     });
-    let builder = hyper::server::conn::http1::Builder::new();
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let served = tokio::select! {
-        served = &mut connection => served,
-        _ = last.changed() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    let served = builder.keep_alive(false).serve_connection(TokioIo::new(stream), service).await;
     if let Err(e) = served {
         tracing::debug!("admin socket: {e}");
     }
@@ -330,7 +320,9 @@ mod tests {
     use super::super::answers::Status;
     use super::super::client::{AskError, exchange, parse};
     use super::*;
+    use std::pin::pin;
     use tempfile::TempDir;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     struct Running {
         directory: TempDir,
@@ -403,6 +395,22 @@ mod tests {
         assert!(futures_util::poll!(next.as_mut()).is_pending());
         drop(paused);
         assert_eq!(next.await.expect("answered after the pause"), "[]\n");
+    }
+
+    #[tokio::test]
+    async fn who_has_connected_and_not_asked_yet_is_answered_before_a_pause() {
+        let running = Running::start();
+        let mut early = UnixStream::connect(running.directory.path().join("s")).await.expect("s");
+        // Accepted in the order in which they came.
+        running.ask(Method::GET, "/certs").await.expect("answered");
+        let pauses = running.server.pauses();
+        let mut pausing = pin!(pauses.pause());
+        assert!(futures_util::poll!(pausing.as_mut()).is_pending());
+        early.write_all(b"GET /certs HTTP/1.1\r\nHost: baton\r\n\r\n").await.expect("asked");
+        let mut answer = String::new();
+        early.read_to_string(&mut answer).await.expect("answered");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        drop(pausing.await);
     }
 
     #[tokio::test]

@@ -106,7 +106,12 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It ends Chromium with itself.
+        // Ended with its session: a driver that is killed leaves Chromium behind.
+        let session = format!("http://{}{}", self.address, self.session);
+        let end = Command::new("curl")
+            .args(["--silent", "--max-time", LIMIT, "--request", "DELETE", &session])
+            .output();
+        drop(end);
         let driver = i32::try_from(self.driver.id()).expect("a pid");
         let _ = kill(Pid::from_raw(driver), Signal::SIGTERM);
         drop(self.driver.wait());

@@ -17,6 +17,10 @@ use super::signal;
 const QUIET: Duration = Duration::from_millis(50);
 /// A burst that does not end, or an inspect that is slow, holds the others back for no longer.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// A list whose answers stop coming for this long is taken without those that are missing: the daemon
+/// does not answer about a container whose volume hangs, and the others have waited for nothing.
+const LIST_PATIENCE: Duration = Duration::from_secs(2);
+const NO_ANSWER: &str = "Docker does not answer about it: try `docker inspect`";
 /// A container that still runs this long after its stop signal, and after twice its stop timeout,
 /// took it for something else.
 const COMES_BACK: Duration = Duration::from_secs(60);
@@ -68,6 +72,7 @@ struct Sync {
     awaited: BTreeSet<String>,
     /// Known before, and not in the list.
     stale: BTreeSet<String>,
+    last_answer: Instant,
 }
 
 impl Tracker {
@@ -80,7 +85,7 @@ impl Tracker {
             Marked { ids: awaited.clone(), burst: Some(Burst { over: now, latest: now }) };
         self.asked.clear();
         self.retries.clear();
-        self.sync = Some(Sync { awaited, stale });
+        self.sync = Some(Sync { awaited, stale, last_answer: now });
         self.end_sync(now);
     }
 
@@ -182,9 +187,7 @@ impl Tracker {
     pub fn failed(&mut self, id: &str, why: String, now: Instant) {
         self.asked.remove(id);
         self.retries.insert(id.to_owned(), now + RETRY);
-        let name =
-            self.containers.get(id).map_or_else(|| short(id), |container| container.name.clone());
-        self.report(id, name, why, now);
+        self.report(id, self.name_of(id), why, now);
         self.settle(id, now);
     }
 
@@ -227,8 +230,24 @@ impl Tracker {
         if let Some(sync) = &mut self.sync {
             sync.awaited.remove(id);
             sync.stale.remove(id);
+            sync.last_answer = now;
         }
         self.end_sync(now);
+    }
+
+    /// Ends a list without those that nobody answers about.
+    fn leave_behind(&mut self, now: Instant) {
+        let over = |sync: &&mut Sync| sync.last_answer + LIST_PATIENCE <= now;
+        let Some(sync) = self.sync.as_mut().filter(over) else { return };
+        for id in std::mem::take(&mut sync.awaited) {
+            self.report(&id, self.name_of(&id), NO_ANSWER.to_owned(), now);
+        }
+        self.end_sync(now);
+    }
+
+    /// For people, as far as it is known.
+    fn name_of(&self, id: &str) -> String {
+        self.containers.get(id).map_or_else(|| short(id), |container| container.name.clone())
     }
 
     fn end_sync(&mut self, now: Instant) {
@@ -243,7 +262,7 @@ impl Tracker {
         }
     }
 
-    /// Whether every container of the last list was asked about. Until then the view may have only
+    /// Whether the last list was answered for. Until then the view may have only
     /// some of those that take the place of others.
     pub fn synced(&self) -> bool {
         self.sync.is_none()
@@ -251,6 +270,7 @@ impl Tracker {
 
     /// Whether the view is to be given out now; says so once for each change.
     pub fn take_change(&mut self, now: Instant) -> bool {
+        self.leave_behind(now);
         let Some(since) = self.changed else { return false };
         let settled = self.synced() && (self.asked.is_empty() || now >= since + PATIENCE);
         let take = settled || (self.urgent && self.complete);
@@ -267,7 +287,9 @@ impl Tracker {
         let patience = self.changed.filter(|_| self.synced()).map(|since| since + PATIENCE);
         let can_ask = self.asked.len() < MAX_ASKED && self.askable().next().is_some();
         let marked = self.marked.burst.as_ref().filter(|_| can_ask).map(|burst| burst.over);
-        stops.chain(self.retries.values().copied()).chain(patience).chain(marked).min()
+        let list = self.sync.as_ref().map(|sync| sync.last_answer + LIST_PATIENCE);
+        let alone = patience.into_iter().chain(marked).chain(list);
+        stops.chain(self.retries.values().copied()).chain(alone).min()
     }
 
     pub fn containers(&self) -> Vec<Container> {
@@ -380,6 +402,25 @@ mod tests {
         assert!(world.take());
         assert!(!world.take());
         assert_eq!(world.view(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_list_does_not_wait_for_one_that_nobody_answers_about() {
+        let mut world = World::new();
+        world.list(&["a", "hangs"]);
+        world.due();
+        world.wait(LIST_PATIENCE / 2);
+        world.answer("a", "1");
+        assert!(!world.take());
+        assert_eq!(world.tracker.deadline(), Some(world.now + LIST_PATIENCE));
+        world.wait(LIST_PATIENCE);
+        assert!(world.take());
+        assert_eq!(world.view(), ["a"]);
+        assert_eq!(world.tracker.unreadable(), [("hangs".to_owned(), NO_ANSWER.to_owned())]);
+        world.answer("hangs", "1");
+        assert!(world.take());
+        assert_eq!(world.view(), ["a", "hangs"]);
+        assert!(world.tracker.unreadable().is_empty());
     }
 
     #[test]
@@ -597,7 +638,8 @@ mod tests {
         world.list(&names);
         assert_eq!(world.due().len(), MAX_ASKED);
         assert!(world.due().is_empty());
-        assert_eq!(world.tracker.deadline(), None, "an answer has to come first");
+        let patience = Some(world.now + LIST_PATIENCE);
+        assert_eq!(world.tracker.deadline(), patience, "an answer has to come first");
         world.answer(names[0], "1");
         assert_eq!(world.tracker.deadline(), Some(world.now));
         assert_eq!(world.due().len(), 1);

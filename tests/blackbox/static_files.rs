@@ -151,3 +151,15 @@ async fn another_root_is_another_generation() {
     assert_eq!(get(&baton, "/", &[]).await.text(), "second");
     assert!(baton.stderr().contains("route.root changed"), "{}", baton.stderr());
 }
+
+#[tokio::test]
+async fn a_root_answers_for_names_that_nobody_has() {
+    let root = root();
+    write(root.path(), "index.html", "<p>nobody has this name");
+    let config = Config::new().top(&format!("default_host = {SITE:?}"));
+    let baton = Baton::start(config.files(SITE, root.path(), "")).await;
+    for url in ["https://unknown.test/", "http://unknown.test/"] {
+        let answer = baton.curl(url).arg("--insecure").run().await;
+        assert_eq!((answer.status, answer.text().as_str()), (200, "<p>nobody has this name"));
+    }
+}

@@ -12,8 +12,15 @@ function element(name, content, kind) {
   return made;
 }
 
+/** What is as it was stays, and with it what somebody has selected there. */
 function fill(id, children) {
-  find(id).replaceChildren(...children);
+  const root = find(id);
+  for (const [index, child] of children.entries()) {
+    const there = root.children[index];
+    if (!there) root.append(child);
+    else if (!there.isEqualNode(child)) there.replaceWith(child);
+  }
+  while (root.children.length > children.length) root.lastElementChild.remove();
 }
 
 function row(cells) {
@@ -158,21 +165,23 @@ function showGenerations(told) {
   ])));
 }
 
-/** Kept from one showing to the next, so that what somebody has opened stays open. */
+/** By number. The elements stay from one showing to the next, so that what somebody has opened stays open, and a
+ *  click or the focus is not lost to a step that comes in that moment. */
 const handoffs = new Map();
+function handoff(one) {
+  const known = handoffs.get(one.id) ?? { node: element("details", [element("summary"), element("ol")]) };
+  handoffs.set(one.id, known);
+  const text = JSON.stringify(one);
+  if (known.text === text) return known.node;
+  known.text = text;
+  const [summary, steps] = known.node.children;
+  summary.replaceChildren(`${one.id}: ${one.kind}, generation ${one.from} to ${one.to}, `, state(one.outcome, one.error));
+  steps.replaceChildren(...one.steps.map((step) => element("li", [element("b", `${step.ms} ms`), step.text])));
+  return known.node;
+}
+
 function showHandoffs(told) {
-  const shown = told.status.last_handoffs.map((one) => {
-    const text = JSON.stringify(one);
-    const known = handoffs.get(one.id);
-    if (known?.text === text) return known.node;
-    const node = element("details", [
-      element("summary", [`${one.id}: ${one.kind}, generation ${one.from} to ${one.to}, `, state(one.outcome, one.error)]),
-      element("ol", one.steps.map((step) => element("li", [element("b", `${step.ms} ms`), step.text]))),
-    ]);
-    node.open = known?.node.open ?? false;
-    handoffs.set(one.id, { text, node });
-    return node;
-  });
+  const shown = told.status.last_handoffs.map(handoff);
   const root = find("handoffs");
   const same = shown.length === root.children.length && shown.every((node, index) => node === root.children[index]);
   if (!same) root.replaceChildren(...(shown.length ? shown : [element("p", "None yet.")]));

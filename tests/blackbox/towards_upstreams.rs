@@ -121,3 +121,19 @@ async fn what_is_in_progress_at_an_upstream_that_has_left_ends_in_time() {
     let head = slow.await.expect("no panic");
     assert!(head.starts_with("HTTP/1.1 504 "), "{head}");
 }
+
+#[tokio::test]
+async fn a_request_does_not_wait_to_connect_to_an_upstream_that_has_left() {
+    let mute = TcpListener::bind("127.0.0.1:0").await.expect("free port");
+    let next = Upstream::start("next").await.expect("upstream");
+    let more = plain("timeout.connect = \"60s\"");
+    let config = |address: &str| Config::new().route_with(HOST, &[address], &more);
+    let address = format!("https://{}", mute.local_addr().expect("bound"));
+    let baton = Baton::start(config(&address)).await;
+    let answer = tokio::spawn(exchange(baton.http_address(), get(HOST)));
+    // It waits for the other half of the handshake.
+    let _connection = mute.accept().await.expect("a connection");
+    baton.reconfigure(&config(&next.address().to_string()));
+    let answer = answer.await.expect("no panic");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}

@@ -56,6 +56,11 @@ impl Patience {
         lack: Lack,
         gone: impl Future<Output = ()>,
     ) -> Waited {
+        let mut news = local.news();
+        // It may be there already, which is no wait.
+        if !Arc::ptr_eq(&local.routing().table, &routing.table) {
+            return Waited::News;
+        }
         let hold = &local.settings.hold;
         let now = Instant::now();
         let until = match lack {
@@ -66,11 +71,6 @@ impl Patience {
         };
         let Some(_entered) = route.waiting.enter(hold.requests) else { return Waited::Over };
         let _held = local.stats.requests_held.enter();
-        let mut news = local.news();
-        // Since then it may be there already.
-        if !Arc::ptr_eq(&local.routing().table, &routing.table) {
-            return Waited::News;
-        }
         tokio::select! {
             biased;
             changed = news.changed() => match changed {

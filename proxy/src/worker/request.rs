@@ -478,6 +478,9 @@ pub fn failed(local: &Local, member: &Member, error: &UpstreamError) {
         }
         return tracing::debug!(upstream = %name, %address, %error, "not sent");
     }
+    if matches!(error, UpstreamError::Left) {
+        return tracing::debug!(upstream = %name, %address, %error, "not sent");
+    }
     local.stats.upstream_failures.add(1);
     let unreachable = matches!(error, UpstreamError::Connect(_));
     if matches!(error, UpstreamError::TimedOut) {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,33 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::exchange::Request;
+use super::Upstream;
+use super::exchange::{Request, UpstreamError};
 use crate::protocol::snapshot::UpstreamProtocol;
 use crate::protocol::upstream_tls::{ALPN_HTTP1, ALPN_HTTP2, client_config};
+use crate::worker::leaving::Leaving;
+use crate::worker::local::Local;
 use crate::worker::transport::{Socket, Transport};
+
+/// Opens a connection for this request, unless its upstream leaves the rotation first: the address of
+/// a container that is gone answers nothing, and somebody else could serve by then.
+///
+/// # Errors
+/// As [`Connector::connect`], and [`UpstreamError::Left`].
+pub async fn connect(
+    local: &Rc<Local>,
+    upstream: &Upstream,
+    request: &Request<'_>,
+) -> Result<Transport, UpstreamError> {
+    local.stats.upstream_connects.add(1);
+    let connecting = local.connector.connect(upstream.address, upstream.protocol, request);
+    let mut leaving = Leaving::watch(local, upstream, Duration::ZERO);
+    tokio::select! {
+        biased;
+        connected = connecting => connected.map_err(UpstreamError::Connect),
+        () = leaving.over() => Err(UpstreamError::Left),
+    }
+}
 
 /// Opens connections, as requests want them.
 #[derive(Debug)]
@@ -37,7 +61,7 @@ impl Connector {
     /// # Errors
     /// What the connect or the handshake says; [`io::ErrorKind::TimedOut`] when both together took
     /// longer than the connect timeout.
-    pub async fn connect(
+    async fn connect(
         &self,
         address: SocketAddr,
         protocol: UpstreamProtocol,

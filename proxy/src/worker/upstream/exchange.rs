@@ -25,6 +25,9 @@ use crate::worker::tunnel::End;
 pub enum UpstreamError {
     #[error("connect: {0}")]
     Connect(io::Error),
+    /// Before there was a connection to it.
+    #[error("it left the rotation")]
+    Left,
     /// Before the first byte of a response.
     #[error("connection closed before a response")]
     Closed,

@@ -9,6 +9,7 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::time::Instant;
 
 use super::Upstream;
+use super::connect::connect;
 use super::exchange::{Active, Request, UpstreamError, keep_for};
 use crate::worker::fields::{FieldSink, put_request, put_upgrade};
 use crate::worker::http1::body::{Chunk, Decoder, put_chunk_size, put_last_chunk};
@@ -43,7 +44,7 @@ pub struct Http1Exchange {
 
 impl Http1Exchange {
     pub async fn open(
-        local: &Local,
+        local: &Rc<Local>,
         upstream: Rc<Upstream>,
         request: &Request<'_>,
         fresh: bool,
@@ -57,12 +58,7 @@ impl Http1Exchange {
         let mut io = match idle {
             Some(io) => io,
             None => {
-                local.stats.upstream_connects.add(1);
-                let transport = local
-                    .connector
-                    .connect(upstream.address, upstream.protocol, request)
-                    .await
-                    .map_err(UpstreamError::Connect)?;
+                let transport = connect(local, &upstream, request).await?;
                 Io::new(transport, BytesMut::new())
             }
         };

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use http::{HeaderMap, HeaderValue, Method, Version};
 
-use super::Upstream;
 use super::exchange::{Active, Request, UpstreamError};
+use super::{Upstream, connect};
 use crate::worker::fields::{FieldSink, put_request};
 use crate::worker::http2::body::{Receiving, Sending};
 use crate::worker::http2::windows;
@@ -170,12 +170,7 @@ async fn connect(
     upstream: &Rc<Upstream>,
     request: &Request<'_>,
 ) -> Result<SendRequest<Bytes>, UpstreamError> {
-    local.stats.upstream_connects.add(1);
-    let transport = local
-        .connector
-        .connect(upstream.address, upstream.protocol, request)
-        .await
-        .map_err(UpstreamError::Connect)?;
+    let transport = connect::connect(local, upstream, request).await?;
     let mut builder = h2::client::Builder::new();
     builder
         .initial_window_size(windows::STREAM)

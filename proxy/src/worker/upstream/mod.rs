@@ -169,6 +169,10 @@ impl Upstream {
     /// A request could not be answered. `unreachable`: no connection was to be had, which needs no
     /// second proof. Returns for how long the upstream is left out from now on, if it is.
     pub fn failed(&self, now: Instant, unreachable: bool) -> Option<Duration> {
+        if self.is_ejected(now) {
+            // Requests that were on their way together prove one failure, not one each.
+            return None;
+        }
         let mut health = self.health.get();
         health.failures += 1;
         let mut time = None;
@@ -204,13 +208,17 @@ mod tests {
         upstream.failed(start, false);
         assert!(upstream.is_ejected(start));
         assert!(!upstream.is_ejected(start + FIRST_EJECTION));
-        upstream.failed(start, true);
-        assert!(upstream.is_ejected(start + FIRST_EJECTION));
-        for _ in 0..10 {
-            upstream.failed(start, true);
+        // One that failed together with them.
+        assert_eq!(upstream.failed(start, true), None);
+        let mut now = start + FIRST_EJECTION;
+        for seconds in [2, 4, 8, 16, 30, 30] {
+            let time = Duration::from_secs(seconds);
+            assert_eq!(upstream.failed(now, true), Some(time));
+            now += time;
+            assert!(!upstream.is_ejected(now));
         }
-        assert!(!upstream.is_ejected(start + LONGEST_EJECTION));
+        upstream.failed(now, true);
         upstream.succeeded();
-        assert!(!upstream.is_ejected(start));
+        assert!(!upstream.is_ejected(now));
     }
 }

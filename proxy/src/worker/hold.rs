@@ -66,7 +66,11 @@ impl Patience {
         let until = match lack {
             Lack::Paused(rest) => now + rest,
             _ if !route.hold || hold.limit.is_zero() => return Waited::Over,
-            Lack::Vacant => *self.vacant_until.get_or_insert(now + hold.limit),
+            Lack::Vacant => {
+                // Whoever comes next may refuse for a moment, as the one before did.
+                self.refused_until = None;
+                *self.vacant_until.get_or_insert(now + hold.limit)
+            }
             Lack::Refused => *self.refused_until.get_or_insert(now + REFUSED_LIMIT.min(hold.limit)),
         };
         let Some(_entered) = route.waiting.enter(hold.requests) else { return Waited::Over };

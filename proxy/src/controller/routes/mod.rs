@@ -508,15 +508,20 @@ fn is_same_set(one: &[HostPattern], other: &[HostPattern]) -> bool {
 /// and not longer than a few lines.
 fn printable(text: &str) -> String {
     let mut shown = String::new();
-    for character in text.chars().take(MAX_SHOWN) {
-        if character.is_control() {
-            shown.extend(character.escape_default());
-        } else {
-            shown.push(character);
+    // Of what is shown, not of what was said: an escaped character is up to eight of them.
+    let mut room = MAX_SHOWN;
+    for character in text.chars() {
+        let escaped = character.is_control().then(|| character.escape_default());
+        let length = escaped.as_ref().map_or(1, ExactSizeIterator::len);
+        if length > room {
+            shown.push('…');
+            break;
         }
-    }
-    if text.chars().nth(MAX_SHOWN).is_some() {
-        shown.push('…');
+        room -= length;
+        match escaped {
+            Some(escaped) => shown.extend(escaped),
+            None => shown.push(character),
+        }
     }
     shown
 }

@@ -8,7 +8,8 @@
 use baton_load::{Target, Upstream};
 use baton_tests::frames::{
     Frame, PREFACE, block, code, continuation, data, dependency, flag, frame, goaway, headers,
-    integer, kind, literal, ping, priority, reset, setting, settings, string, window_update,
+    integer, kind, literal, ping, priority, priority_update, reset, setting, settings, string,
+    window_update,
 };
 use baton_tests::{Baton, FrameClient};
 use tokio::task::JoinSet;
@@ -341,6 +342,17 @@ fn frame_format() -> Vec<Case> {
             PROTOCOL,
         ),
         case("5.5: an extension frame", vec![frame(kind::UNKNOWN, 0, 1, b"test"), get(1)], OK),
+        case(
+            "RFC 9218 7.1: PRIORITY_UPDATE of any stream and value",
+            vec![
+                priority_update(1, "u=0, i"),
+                get(1),
+                priority_update(1, "u=9, \u{0}\u{ff}"),
+                priority_update(0, ""),
+                frame(kind::PRIORITY_UPDATE, 0xff, 0, b""),
+            ],
+            OK,
+        ),
         case(
             "5.5: an extension frame inside a header block",
             vec![

@@ -44,6 +44,7 @@ mod orphans;
 mod overload;
 mod passthrough;
 mod preflight;
+mod priorities;
 mod proxy_protocol;
 mod ready_made;
 mod reload;

@@ -13,13 +13,13 @@ use crate::{APP, routed_to};
 const SITE: &str = "site.test";
 
 /// A directory that the worker, who is nobody, can read.
-fn root() -> tempfile::TempDir {
+pub(crate) fn root() -> tempfile::TempDir {
     let root = tempfile::tempdir().expect("temp dir");
     fs::set_permissions(root.path(), PermissionsExt::from_mode(0o755)).expect("a mode");
     root
 }
 
-fn write(root: &Path, name: &str, text: impl AsRef<[u8]>) {
+pub(crate) fn write(root: &Path, name: &str, text: impl AsRef<[u8]>) {
     let path = root.join(name);
     fs::create_dir_all(path.parent().expect("a parent")).expect("directory");
     fs::write(path, text).expect("file");

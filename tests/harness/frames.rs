@@ -1,9 +1,11 @@
 //! HTTP/2 as frames: a client that sends what no library would, and reads what it is answered.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use baton_load::Target;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// RFC 9113 section 3.4.
@@ -21,6 +23,8 @@ pub mod kind {
     pub const GOAWAY: u8 = 7;
     pub const WINDOW_UPDATE: u8 = 8;
     pub const CONTINUATION: u8 = 9;
+    /// RFC 9218 section 7.1.
+    pub const PRIORITY_UPDATE: u8 = 0x10;
     /// Of no type that anybody has registered.
     pub const UNKNOWN: u8 = 0xbb;
 }
@@ -90,6 +94,11 @@ pub fn dependency(on: u32, weight: u8) -> Vec<u8> {
 
 pub fn priority(stream: u32, on: u32, weight: u8) -> Vec<u8> {
     frame(kind::PRIORITY, flag::NONE, stream, &dependency(on, weight))
+}
+
+/// Of another stream, on stream 0 (RFC 9218 section 7.1).
+pub fn priority_update(of: u32, value: &str) -> Vec<u8> {
+    frame(kind::PRIORITY_UPDATE, 0, 0, &[&of.to_be_bytes(), value.as_bytes()].concat())
 }
 
 pub fn reset(stream: u32, code: u32) -> Vec<u8> {
@@ -251,10 +260,21 @@ impl FrameClient {
 
     /// As [`FrameClient::silent`], with the preface and these settings.
     pub async fn connect(target: &Target, values: &[(u16, u32)]) -> Self {
-        let mut client = Self::silent(target).await;
+        Self::silent(target).await.greet(values).await
+    }
+
+    /// In the clear, with a kernel that takes no more than about so many bytes before they are read.
+    pub async fn narrow(address: SocketAddr, bytes: u32, values: &[(u16, u32)]) -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(bytes).expect("SO_RCVBUF");
+        let stream = socket.connect(address).await.expect("baton listens");
+        FrameClient { stream: Box::new(stream) }.greet(values).await
+    }
+
+    async fn greet(mut self, values: &[(u16, u32)]) -> Self {
         let values = [&[(setting::HEADER_TABLE_SIZE, 0)], values].concat();
-        assert!(client.send([PREFACE, &settings(&values)].concat()).await, "baton reads");
-        client
+        assert!(self.send([PREFACE, &settings(&values)].concat()).await, "baton reads");
+        self
     }
 
     /// Sends bytes as they are; whether the connection took them.

@@ -14,6 +14,7 @@ use crate::protocol::options::cors::Cors;
 use crate::protocol::options::error_pages::page_set;
 use crate::protocol::options::fields::{Change, FieldChange, Side, check_name};
 use crate::protocol::options::forward_auth::ForwardAuth;
+use crate::protocol::options::priority::Priority;
 use crate::protocol::options::proxy_protocol::ProxyProtocol;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
@@ -29,6 +30,7 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     options.access.allow = networks(section, "allow");
     options.access.deny = networks(section, "deny").unwrap_or_default();
     options.rate_limit = section.optional("rate_limit", said(RateLimit::parse));
+    options.priority = section.optional("priority", said(Priority::of_route)).flatten();
     options.cors = section.optional("cors", said(Cors::parse));
     section.read("security_headers", &mut options.security_headers, value::boolean);
     section.read("max_body", &mut options.max_body, max_body);

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 use super::http1::body::BodyError;
 use super::message::{BodyLength, Part, ResponseHead, Upgrade};
 use super::upstream::exchange::{Exchange, UpstreamError};
+use crate::protocol::options::priority::Priority;
 use crate::protocol::settings::{Limits, Timeouts};
 
 /// The client's side of one request, whatever protocol the client speaks.
@@ -31,6 +32,12 @@ pub trait Downstream {
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>>;
     /// For the head of the response, where there is one to keep. Only routes with options have any.
     fn keep_cookie(&mut self, _cookie: Option<HeaderValue>) {}
+    /// How urgent the route says that the response is. Only routes with options say anything.
+    fn set_priority(&mut self, _priority: Priority) {}
+    /// When the client last took something else, where what is sent here waits behind that.
+    fn others_moved(&self) -> Option<Instant> {
+        None
+    }
     /// Ready when the client has gone before its answer came.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
@@ -358,6 +365,7 @@ impl<D: Downstream> Relay<'_, D> {
             timer.as_mut().reset(deadline);
         }
         while timer.as_mut().poll(cx).is_ready() {
+            let deadline = self.put_off(deadline, limit);
             if Instant::now() >= deadline {
                 return Poll::Ready(Err(match self.waiting {
                     Waiting::RequestBody => Cause::Client(ClientError::BodyTimedOut),
@@ -370,5 +378,33 @@ impl<D: Downstream> Relay<'_, D> {
             timer.as_mut().reset(deadline);
         }
         Poll::Pending
+    }
+
+    /// A client that takes other responses first is not one that takes nothing.
+    fn put_off(&self, deadline: Instant, limit: Duration) -> Instant {
+        match self.waiting {
+            Waiting::Client => {
+                self.client.others_moved().map_or(deadline, |at| deadline.max(at + limit))
+            }
+            _ => deadline,
+        }
+    }
+}
+
+/// Waits until the client has taken what `poll` asks for; an error when it takes nothing for `limit`.
+pub async fn taken<D: Downstream>(
+    client: &mut D,
+    limit: Duration,
+    poll: impl Fn(&mut D, &mut Context<'_>) -> Poll<Result<(), ClientError>>,
+) -> Result<(), ClientError> {
+    let mut deadline = Instant::now() + limit;
+    loop {
+        if let Ok(taken) = timeout_at(deadline, poll_fn(|cx| poll(client, cx))).await {
+            return taken;
+        }
+        match client.others_moved() {
+            Some(at) if at + limit > deadline => deadline = at + limit,
+            _ => return Err(ClientError::SendTimedOut),
+        }
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Method;
-use tokio::time::timeout;
 
 use super::error_pages::ErrorPages;
 use super::files;
@@ -18,7 +17,7 @@ use super::local::{Local, Peer};
 use super::message::{RequestHead, ResponseHead};
 use super::page::Page;
 use super::record::Record;
-use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, relay};
+use super::relay::{Bounds, Cause, ClientError, Downstream, Failure, Finished, relay, taken};
 use super::route_options::{Admission, OptionClient, Refusal, RouteOptions};
 use super::tunnel::{End, Inside};
 use super::upstream::balance::{Asker, Tried};
@@ -227,10 +226,9 @@ async fn give<D: Downstream>(
         record.progress.bytes = body.len() as u64;
         client.send_data(body, true);
     }
-    let flush = poll_fn(|cx| client.poll_flush(cx));
-    match timeout(local.settings.timeouts.send_idle, flush).await {
-        Ok(Ok(())) => Outcome::Done,
-        Ok(Err(_)) | Err(_) => Outcome::Broken,
+    match taken(client, local.settings.timeouts.send_idle, D::poll_flush).await {
+        Ok(()) => Outcome::Done,
+        Err(_) => Outcome::Broken,
     }
 }
 

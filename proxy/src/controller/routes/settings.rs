@@ -153,8 +153,6 @@ impl Key {
     }
 }
 
-/// Labels of COMPATIBILITY section 6 that a later version acts on; a last part of `*` is any name.
-const LATER_LABELS: [&str; 1] = ["priority"];
 /// A key that is further away than this from what was written is no help.
 const NEAR: usize = 3;
 
@@ -278,13 +276,11 @@ pub(super) fn unused(container: &Container) -> Vec<Unused> {
         })
     });
     let later = variables.map(|(name, _)| name).chain(foreign);
-    let not_yet = || "is not supported yet".to_owned();
     later
-        .map(|name| Unused { name: name.clone(), why: not_yet() })
+        .map(|name| Unused { name: name.clone(), why: "is not supported yet".to_owned() })
         .chain(labels(container).filter_map(|label| {
             let why = match classify(label) {
                 Label::Known { .. } => return None,
-                Label::Later => not_yet(),
                 Label::Unknown => unknown(label),
             };
             Some(Unused { name: format!("{LABEL_PREFIX}{label}"), why })
@@ -307,7 +303,6 @@ pub(in crate::controller) fn is_secret(setting: &str) -> bool {
 
 enum Label<'a> {
     Known { router: Option<&'a str> },
-    Later,
     Unknown,
 }
 
@@ -315,27 +310,16 @@ fn classify(label: &str) -> Label<'_> {
     if is_known(label) {
         return Label::Known { router: None };
     }
-    if is_later(label) {
-        return Label::Later;
-    }
     match label.split_once('.') {
         Some((router, key)) if !router.is_empty() && is_known(key) => {
             Label::Known { router: Some(router) }
         }
-        Some((router, key)) if !router.is_empty() && is_later(key) => Label::Later,
         _ => Label::Unknown,
     }
 }
 
 fn is_known(key: &str) -> bool {
     Key::ALL.iter().any(|known| known.label() == Some(key)) || options::Key::of(key).is_some()
-}
-
-fn is_later(key: &str) -> bool {
-    LATER_LABELS.iter().any(|later| match later.strip_suffix('*') {
-        Some(prefix) => key.strip_prefix(prefix).is_some_and(|name| !name.is_empty()),
-        None => key == *later,
-    })
 }
 
 /// Names the nearest key, with the router's name where the label has one.
@@ -353,7 +337,7 @@ fn unknown(label: &str) -> String {
 
 fn near(key: &str) -> Option<(usize, &'static str)> {
     let known = Key::ALL.iter().filter_map(|key| key.label());
-    let known = known.chain(options::LABELS).chain(LATER_LABELS);
+    let known = known.chain(options::LABELS);
     known
         .map(|known| (strsim::damerau_levenshtein(key, known), known))
         .filter(|(distance, known)| *distance <= NEAR.min(known.len() / 2))
@@ -445,7 +429,7 @@ mod tests {
             (".host", Some("is not known; the nearest is `baton.host`")),
             ("sticky", None),
             ("drain", None),
-            ("priority", Some("is not supported yet")),
+            ("priority", None),
             ("timeout.response_head", None),
             (
                 "timeout.response_haed",

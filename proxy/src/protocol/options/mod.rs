@@ -8,6 +8,7 @@ pub mod cors;
 pub mod error_pages;
 pub mod fields;
 pub mod forward_auth;
+pub mod priority;
 pub mod proxy_protocol;
 pub mod rate_limit;
 pub mod redirect;
@@ -25,6 +26,7 @@ use basic_auth::Credential;
 use cors::Cors;
 use fields::FieldChange;
 use forward_auth::ForwardAuth;
+use priority::Priority;
 use proxy_protocol::ProxyProtocol;
 use rate_limit::RateLimit;
 use redirect::Redirects;
@@ -72,6 +74,8 @@ pub struct Options {
     pub rate_limit: Option<RateLimit>,
     /// Bodies of responses are compressed, where the client takes that.
     pub compress: bool,
+    /// How urgent its answers are, whatever others say of them. `None`: others decide.
+    pub priority: Option<Priority>,
     /// Pages of which other origins may read the answers.
     pub cors: Option<Cors>,
     /// Fields that keep browsers careful, where the application says nothing of them.
@@ -108,6 +112,7 @@ impl Options {
             ("auth.basic", self.basic_auth.is_some()),
             ("auth.forward", self.forward_auth.is_some()),
             ("compress", self.compress),
+            ("priority", self.priority.is_some()),
             ("cors", self.cors.is_some()),
             ("security_headers", self.security_headers),
             ("max_body", self.max_body > 0),

@@ -9,7 +9,6 @@ mod conditions;
 mod head;
 mod root;
 
-use std::future::poll_fn;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -18,7 +17,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use self::conditions::{Wanted, wanted};
 use self::head::Representation;
@@ -29,7 +27,7 @@ use super::local::Local;
 use super::message::RequestHead;
 use super::page::Page;
 use super::record::Record;
-use super::relay::Downstream;
+use super::relay::{Downstream, taken};
 use super::request::Outcome;
 use super::route_options::Encoding;
 use super::table::normal_path;
@@ -232,8 +230,7 @@ async fn send<D: Downstream>(
     let limit = local.settings.timeouts.send_idle;
     let mut file = Some(file);
     while left > 0 {
-        let room = timeout(limit, poll_fn(|cx| client.poll_ready(cx)));
-        if !matches!(room.await, Ok(Ok(()))) {
+        if taken(client, limit, D::poll_ready).await.is_err() {
             return Outcome::Broken;
         }
         let data = match local.files.read(&mut file, offset, left).await {
@@ -250,9 +247,9 @@ async fn send<D: Downstream>(
         record.progress.bytes += length;
         client.send_data(data, left == 0);
     }
-    match timeout(limit, poll_fn(|cx| client.poll_flush(cx))).await {
-        Ok(Ok(())) => Outcome::Done,
-        Ok(Err(_)) | Err(_) => Outcome::Broken,
+    match taken(client, limit, D::poll_flush).await {
+        Ok(()) => Outcome::Done,
+        Err(_) => Outcome::Broken,
     }
 }
 

@@ -5,7 +5,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
+use tokio::time::Instant;
 
+use super::turns::Turn;
 use crate::worker::message::Part;
 
 /// The outgoing body of one stream.
@@ -14,6 +16,8 @@ pub struct Sending {
     stream: SendStream<Bytes>,
     pending: Bytes,
     ending: Ending,
+    /// `None`: it does not wait for other streams.
+    turn: Option<Turn>,
 }
 
 /// What stands after the pending data.
@@ -30,7 +34,12 @@ impl Sending {
     /// `ended`: the head said END_STREAM.
     pub fn new(stream: SendStream<Bytes>, ended: bool) -> Self {
         let ending = if ended { Ending::Sent } else { Ending::Open };
-        Sending { stream, pending: Bytes::new(), ending }
+        Sending { stream, pending: Bytes::new(), ending, turn: None }
+    }
+
+    /// In turn with the other streams of its connection.
+    pub fn in_turn(self, turn: Turn) -> Self {
+        Sending { turn: Some(turn), ..self }
     }
 
     /// Takes a part. Only after [`Sending::poll_ready`] was ready.
@@ -51,6 +60,12 @@ impl Sending {
     /// Ready when the peer has taken all that there is, as far as flow control is concerned.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         while !self.pending.is_empty() {
+            if let Some(turn) = &self.turn
+                && !turn.is_mine(cx.waker())
+            {
+                // That the peer has reset the stream is noticed meanwhile.
+                return self.stream.poll_reset(cx).map(|reason| Err(reason?.into()));
+            }
             self.stream.reserve_capacity(self.pending.len());
             let capacity = match self.stream.capacity() {
                 0 => match ready!(self.stream.poll_capacity(cx)) {
@@ -64,6 +79,9 @@ impl Sending {
                 continue;
             }
             let part = self.pending.split_to(capacity.min(self.pending.len()));
+            if let Some(turn) = &self.turn {
+                turn.took(part.len());
+            }
             let last = self.pending.is_empty() && matches!(self.ending, Ending::Data);
             self.stream.send_data(part, last)?;
             if last {
@@ -78,6 +96,11 @@ impl Sending {
         }
         self.ending = Ending::Sent;
         Poll::Ready(Ok(()))
+    }
+
+    /// When others of its connection were last served, while it waits for its turn.
+    pub fn others_moved(&self) -> Option<Instant> {
+        self.turn.as_ref()?.others_moved()
     }
 
     /// Ready when the peer has reset the stream.

@@ -4,6 +4,8 @@ pub mod body;
 mod budget;
 pub mod coalesce;
 pub mod server;
+pub mod turns;
+mod urgency;
 
 /// Flow control and buffers of an HTTP/2 connection, in bytes.
 pub mod windows {

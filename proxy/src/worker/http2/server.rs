@@ -18,7 +18,10 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::body::{Receiving, Sending};
 use super::coalesce::{Coalesce, Half, coalesce};
+use super::turns::Turns;
+use super::urgency;
 use super::windows;
+use crate::protocol::options::priority::{Priority, Said};
 use crate::worker::drain::Phase;
 use crate::worker::fields::put_response;
 use crate::worker::http1::head::check_authority;
@@ -59,8 +62,15 @@ impl Connection {
         let Connection { local, peer, output, io, tunnels } = self;
         let Some(connection) = handshake(&local, &output, io).await else { return };
         let _open = local.stats.connections_http2.enter();
+        let turns = Turns::new();
         let stream = |request, respond| {
-            serve_stream(local.clone(), peer.clone(), tunnels.clone(), request, respond)
+            let shared = Shared {
+                local: local.clone(),
+                peer: peer.clone(),
+                tunnels: tunnels.clone(),
+                turns: turns.clone(),
+            };
+            serve_stream(shared, request, respond)
         };
         let end = Driver {
             output: &output,
@@ -69,6 +79,7 @@ impl Connection {
             drain: local.drain.watch(),
             leaving: Leaving::No,
             tunnels: &tunnels,
+            turns: &turns,
             idle: Idle::new(local.settings.timeouts.keep_alive),
             send_idle: local.settings.timeouts.send_idle,
             ending: None,
@@ -117,6 +128,7 @@ struct Driver<'a, F> {
     drain: crate::worker::drain::DrainWatch,
     leaving: Leaving,
     tunnels: &'a Cell<usize>,
+    turns: &'a Turns,
     idle: Idle,
     /// How long the last bytes may take.
     send_idle: Duration,
@@ -170,6 +182,7 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
         match self.output.poll_send(cx) {
             Poll::Ready(Err(_)) => return Poll::Ready(Ended::CutOff),
             Poll::Ready(Ok(())) if over => return Poll::Ready(Ended::Orderly),
+            Poll::Ready(Ok(())) if self.turns.begin() => cx.waker().wake_by_ref(),
             // What is still to be sent wakes this task when the socket takes it.
             _ => {}
         }
@@ -250,7 +263,12 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
     }
 
     fn poll_streams(&mut self, cx: &mut Context<'_>) {
-        while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {}
+        loop {
+            while let Poll::Ready(Some(())) = Pin::new(&mut self.streams).poll_next(cx) {}
+            // The next one that waited for its turn.
+            let Some(waker) = self.turns.next() else { return };
+            waker.wake();
+        }
     }
 
     /// Takes all streams that have come, and lets h2 write what streams had to say.
@@ -314,20 +332,30 @@ impl Idle {
     }
 }
 
-/// One stream, from its head to its end.
-async fn serve_stream(
+/// What a connection's streams have in common.
+struct Shared {
     local: Rc<Local>,
     peer: Rc<Peer>,
     tunnels: Rc<Cell<usize>>,
+    turns: Turns,
+}
+
+/// One stream, from its head to its end.
+async fn serve_stream(
+    shared: Shared,
     request: Request<RecvStream>,
     mut respond: SendResponse<Bytes>,
 ) {
+    let Shared { local, peer, tunnels, turns } = shared;
     let (parts, stream) = request.into_parts();
+    let asked = urgency::asked(&parts.headers);
     let Some(head) = request_head(parts, &stream) else {
         respond.send_reset(Reason::PROTOCOL_ERROR);
         return;
     };
-    let mut client = Http2Client { respond, sending: None, receiving: Receiving::new(stream) };
+    let receiving = Receiving::new(stream);
+    let mut client =
+        Http2Client { respond, sending: None, receiving, turns, asked, priority: None };
     match request::serve(&local, &peer, &head, &mut client).await {
         // A request body that is still coming is not wanted any more: dropped with the stream, h2
         // says NO_ERROR once the response is out (RFC 9113 section 8.1).
@@ -427,6 +455,11 @@ struct Http2Client {
     /// Once the head of the response is out.
     sending: Option<Sending>,
     receiving: Receiving,
+    turns: Turns,
+    /// What the client says of its urgency.
+    asked: Option<Said>,
+    /// What the route says of it.
+    priority: Option<Priority>,
 }
 
 impl Http2Client {
@@ -483,7 +516,14 @@ impl Downstream for Http2Client {
     fn send_head(&mut self, head: &ResponseHead, end: bool) -> Result<(), ClientError> {
         let response = http_response(head);
         let stream = self.respond.send_response(response, end).map_err(|_| ClientError::Gone)?;
-        self.sending = Some(Sending::new(stream, end));
+        let mut sending = Sending::new(stream, end);
+        if !end {
+            let priority =
+                self.priority.unwrap_or_else(|| urgency::priority(self.asked, &head.fields));
+            let id = self.respond.stream_id().as_u32();
+            sending = sending.in_turn(self.turns.of(id, priority));
+        }
+        self.sending = Some(sending);
         Ok(())
     }
 
@@ -508,6 +548,14 @@ impl Downstream for Http2Client {
             Some(sending) => sending.poll_ready(cx).map_err(|_| ClientError::Gone),
             None => Poll::Ready(Ok(())),
         }
+    }
+
+    fn set_priority(&mut self, priority: Priority) {
+        self.priority = Some(priority);
+    }
+
+    fn others_moved(&self) -> Option<Instant> {
+        self.sending.as_ref()?.others_moved()
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
 
 use super::RouteOptions;
 use super::encoder::Encoder;
@@ -77,6 +78,9 @@ impl<D: Downstream> Downstream for OptionClient<'_, D> {
     }
 
     fn send_head(&mut self, head: &ResponseHead, end: bool) -> Result<(), ClientError> {
+        if let Some(priority) = self.options.priority {
+            self.client.set_priority(priority);
+        }
         let mut head = self.options.response_head(head, self.request);
         if let Some(cookie) = self.cookie.take() {
             let fields = FieldChanges::adding(SET_COOKIE, cookie).apply(&head.fields);
@@ -85,6 +89,10 @@ impl<D: Downstream> Downstream for OptionClient<'_, D> {
         // A response to HEAD has none of its body.
         let compressed = if end { None } else { self.compress(&head) };
         self.client.send_head(compressed.as_ref().unwrap_or(&head), end)
+    }
+
+    fn others_moved(&self) -> Option<Instant> {
+        self.client.others_moved()
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ClientError>> {

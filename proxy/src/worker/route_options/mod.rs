@@ -34,6 +34,7 @@ use crate::protocol::options::Options;
 use crate::protocol::options::access::Access;
 use crate::protocol::options::cors::Cors;
 use crate::protocol::options::fields::{Change, FieldChange};
+use crate::protocol::options::priority::Priority;
 use crate::protocol::options::proxy_protocol::ProxyProtocol;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::Redirects;
@@ -77,6 +78,7 @@ pub struct RouteOptions {
     basic_auth: Option<BasicAuth>,
     forward_auth: Option<ForwardAuth>,
     compress: bool,
+    priority: Option<Priority>,
     /// 0 is no limit.
     max_body: u64,
     timeouts: RouteTimeouts,
@@ -131,6 +133,7 @@ impl RouteOptions {
             basic_auth: options.basic_auth.map(BasicAuth::compile),
             forward_auth,
             compress: options.compress,
+            priority: options.priority,
             max_body: options.max_body,
             timeouts: options.timeouts,
             drain: options.drain,

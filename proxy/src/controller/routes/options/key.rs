@@ -17,6 +17,7 @@ pub(in crate::controller::routes) enum Key {
     AuthForward,
     ForwardHeaders,
     Compress,
+    Priority,
     Cors,
     ErrorPages,
     SecurityHeaders,
@@ -49,7 +50,7 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 27] = [
+const PLAIN: [(&str, Key); 28] = [
     ("balance", Key::Balance),
     ("sticky", Key::Sticky),
     ("allow", Key::Allow),
@@ -59,6 +60,7 @@ const PLAIN: [(&str, Key); 27] = [
     ("auth.forward", Key::AuthForward),
     ("auth.forward_headers", Key::ForwardHeaders),
     ("compress", Key::Compress),
+    ("priority", Key::Priority),
     ("cors", Key::Cors),
     ("error_pages", Key::ErrorPages),
     ("security_headers", Key::SecurityHeaders),
@@ -87,7 +89,7 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
 pub(in crate::controller::routes) const FOREIGN: [(&str, Key); 1] = [("loadbalance", Key::Balance)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 33] = [
+pub(in crate::controller::routes) const LABELS: [&str; 34] = [
     "balance",
     "sticky",
     "allow",
@@ -97,6 +99,7 @@ pub(in crate::controller::routes) const LABELS: [&str; 33] = [
     "auth.forward",
     "auth.forward_headers",
     "compress",
+    "priority",
     "cors",
     "error_pages",
     "security_headers",

@@ -23,6 +23,7 @@ use crate::protocol::options::cors::Cors;
 use crate::protocol::options::error_pages::page_set;
 use crate::protocol::options::fields::{Change, FieldChange, Side};
 use crate::protocol::options::forward_auth::{self, ForwardAuth};
+use crate::protocol::options::priority::Priority;
 use crate::protocol::options::proxy_protocol::ProxyProtocol;
 use crate::protocol::options::rate_limit::RateLimit;
 use crate::protocol::options::redirect::{Fixed, Www, canonical_host};
@@ -49,6 +50,7 @@ enum Setting {
     AuthForward(ForwardAuth),
     ForwardHeaders(Vec<String>),
     Compress(bool),
+    Priority(Option<Priority>),
     Cors(Cors),
     ErrorPages(String),
     SecurityHeaders,
@@ -141,6 +143,7 @@ impl Said {
                 Setting::AuthForward(auth) => options.forward_auth = Some(auth),
                 Setting::ForwardHeaders(names) => options.forward_headers = names,
                 Setting::Compress(compress) => options.compress = compress,
+                Setting::Priority(priority) => options.priority = priority,
                 Setting::Cors(cors) => options.cors = Some(cors),
                 Setting::SecurityHeaders => options.security_headers = true,
                 Setting::Timeout(limit) => {
@@ -174,7 +177,9 @@ fn shown(key: &Key, value: &str, hidden: &str) -> String {
 fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
     let text = written.value;
     let whole = |setting| (setting, Vec::new());
-    if text.eq_ignore_ascii_case("off") && *key != Key::Compress && !matches!(key, Key::Field(..)) {
+    // Which are on when nothing is said, or may have it for a value.
+    let has_own_off = matches!(key, Key::Compress | Key::Priority | Key::Field(..));
+    if text.eq_ignore_ascii_case("off") && !has_own_off {
         return Ok(whole(Setting::Off));
     }
     match key {
@@ -199,6 +204,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
         }
         Key::Compress => compress(text).map(whole),
         Key::ErrorPages => page_set(text).map(Setting::ErrorPages).map(whole),
+        Key::Priority => Priority::of_route(text).map(Setting::Priority).map(whole),
         Key::Cors => Cors::parse(text).map(Setting::Cors).map(whole),
         Key::SecurityHeaders => switched_on(text, Setting::SecurityHeaders).map(whole),
         Key::Timeout(_) => value::span(text).map(Setting::Timeout).map(whole),

@@ -167,7 +167,6 @@ fn a_wrong_value_disables_that_setting_alone() {
             "HTTPS_METHOD=always is not one of redirect, noredirect, nohttp and nohttps",
         ),
         (&[("VIRTUAL_SOMETHING", "{}")], plain, "VIRTUAL_SOMETHING= is not supported yet"),
-        (&[("baton.priority", "u:secret")], plain, "baton.priority= is not supported yet"),
         (&[("baton.prot", "1")], plain, "baton.prot= is not known; the nearest is `baton.port`"),
     ] {
         complains(&[&[host], settings].concat(), want, problem);

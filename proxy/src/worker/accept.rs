@@ -38,9 +38,6 @@ const QUIESCE_LIMIT: Duration = Duration::from_secs(10);
 /// What an HTTP/2 client with prior knowledge sends first (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_READ: usize = 4 * 1024;
-/// Bytes that the kernel holds unsent of a connection before it takes no more: what goes next is
-/// chosen as late as that. From half of it on it asks for more, which is one round of `http2::turns`.
-const UNSENT: u32 = 128 * 1024;
 
 /// What a thread needs to turn accepted sockets into connections.
 #[derive(Clone)]
@@ -54,7 +51,6 @@ pub struct Accept {
 impl Accept {
     /// Accepts from one listener until the drain begins and nobody comes any more.
     pub async fn run(self, listener: TcpListener, kind: ListenerKind) {
-        send_late(&listener);
         let drain = self.local.drain.watch();
         let mut sweeps = self.local.sweeps.subscribe();
         loop {
@@ -168,13 +164,6 @@ impl Accept {
                 spawn_local(handshake(self.clone(), socket, peer, slot));
             }
         }
-    }
-}
-
-/// Connections have it from their listener: none of them costs a call.
-fn send_late(listener: &TcpListener) {
-    if let Err(error) = socket2::SockRef::from(listener).set_tcp_notsent_lowat(UNSENT) {
-        tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
     }
 }
 

@@ -25,6 +25,22 @@ pub enum Transport {
     ClientTls(Box<tokio_rustls::client::TlsStream<Socket>>),
 }
 
+impl Transport {
+    /// From now on the kernel takes no more than so many bytes that it cannot send yet.
+    pub fn send_late(&self, unsent: u32) {
+        let socket = match self {
+            Transport::Plain(socket) => socket,
+            Transport::ServerTls(stream) => stream.get_ref().0,
+            Transport::ClientTls(stream) => stream.get_ref().0,
+        };
+        if let Socket::Tcp(socket) = socket
+            && let Err(error) = socket2::SockRef::from(socket).set_tcp_notsent_lowat(unsent)
+        {
+            tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
+        }
+    }
+}
+
 macro_rules! on_each {
     ($self:expr, $($variant:path),+ => |$io:ident| $call:expr) => {
         match $self.get_mut() { $($variant($io) => { let $io = Pin::new($io); $call })+ }

@@ -179,6 +179,9 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
                 Accept::Over => break true,
             }
         };
+        if self.turns.begins_to_choose() {
+            self.output.send_late();
+        }
         match self.output.poll_send(cx) {
             Poll::Ready(Err(_)) => return Poll::Ready(Ended::CutOff),
             Poll::Ready(Ok(())) if over => return Poll::Ready(Ended::Orderly),

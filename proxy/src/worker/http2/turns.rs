@@ -35,12 +35,21 @@ struct State {
     /// The most urgent that was served in it.
     served: Cell<u8>,
     round: Cell<u32>,
+    choice: Cell<Choice>,
     /// Whose turn it is, whoever else waits.
     granted: Cell<u32>,
     arrivals: Cell<u64>,
     /// When the last round began for which somebody waited.
     moved: Cell<Option<Instant>>,
     waiting: RefCell<Vec<Waiting>>,
+}
+
+/// Whether streams may differ in their urgency.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    None,
+    New,
+    Known,
 }
 
 #[derive(Debug)]
@@ -69,6 +78,7 @@ impl Turns {
             left: Cell::new(ROUND),
             served: Cell::new(NOBODY),
             round: Cell::new(0),
+            choice: Cell::new(Choice::None),
             granted: Cell::new(0),
             arrivals: Cell::new(0),
             moved: Cell::new(None),
@@ -77,7 +87,19 @@ impl Turns {
     }
 
     pub fn of(&self, stream: u32, priority: Priority) -> Turn {
+        if priority.urgency != Priority::EQUAL.urgency && self.0.choice.get() == Choice::None {
+            self.0.choice.set(Choice::New);
+        }
         Turn { turns: self.clone(), stream, priority }
+    }
+
+    /// Once: the first stream has come that is not as urgent as most are.
+    pub fn begins_to_choose(&self) -> bool {
+        let is_new = self.0.choice.get() == Choice::New;
+        if is_new {
+            self.0.choice.set(Choice::Known);
+        }
+        is_new
     }
 
     /// Begins a round, when all that was given has left. Whether somebody waits for it.

@@ -299,4 +299,6 @@ pub enum RouteTls {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use super::*;
 use crate::protocol::access_log::Format;
 use crate::protocol::settings::{Balance, TlsProfile};
 
-const EXAMPLE: &str = include_str!("../../../deploy/baton.toml");
+pub(super) const EXAMPLE: &str = include_str!("../../../deploy/baton.toml");
 
 fn parse(text: &str) -> Result<Config, Mistakes> {
     super::parse(text, Path::new("baton.toml"))
@@ -433,7 +433,7 @@ fn a_file_is_loaded() {
 }
 
 /// Every `#key = ...` and `#[section]` without its `#`; prose has a blank there.
-fn uncommented(text: &str) -> String {
+pub(super) fn uncommented(text: &str) -> String {
     let bare = |line: &str| match line.strip_prefix('#') {
         Some(rest) if !rest.is_empty() && !rest.starts_with(' ') => rest.to_owned(),
         _ => line.to_owned(),

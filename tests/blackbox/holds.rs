@@ -90,6 +90,8 @@ async fn no_more_wait_than_may_and_who_gives_up_makes_room() {
     container.start().await;
     let answer = waits.await.expect("no panic");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let counters = &baton.status_json()["generations"][0]["counters"];
+    assert_eq!(counters["holds"], 2, "each that has waited counts once: {counters}");
 }
 
 /// Waits until so many requests wait.

@@ -113,6 +113,8 @@ pub struct WorkerStats {
     pub requests_active: u64,
     /// Gauge: those of them that wait for an upstream to be there.
     pub requests_held: u64,
+    /// Requests that have waited for an upstream to be there.
+    pub holds: u64,
     /// Responses by status class: 1xx to 5xx. Index 0 counts 1xx.
     pub responses: [u64; 5],
     /// Requests that were tried again on another upstream.
@@ -176,7 +178,7 @@ impl WorkerStats {
         self
     }
 
-    fn counters(&mut self) -> [&mut u64; 17] {
+    fn counters(&mut self) -> [&mut u64; 18] {
         let [one, two, three, four, five] = &mut self.responses;
         [
             &mut self.accepted,
@@ -192,6 +194,7 @@ impl WorkerStats {
             three,
             four,
             five,
+            &mut self.holds,
             &mut self.retries,
             &mut self.upstream_connects,
             &mut self.upstream_failures,
@@ -200,7 +203,7 @@ impl WorkerStats {
     }
 
     /// In the order of [`WorkerStats::counters`].
-    fn values(&self) -> [u64; 17] {
+    fn values(&self) -> [u64; 18] {
         let mut plain = WorkerStats { hosts: BTreeMap::new(), ..*self };
         plain.counters().map(|counter| *counter)
     }

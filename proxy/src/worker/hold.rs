@@ -45,6 +45,7 @@ pub enum Waited {
 pub struct Patience {
     vacant_until: Option<Instant>,
     refused_until: Option<Instant>,
+    is_counted: bool,
 }
 
 impl Patience {
@@ -75,6 +76,9 @@ impl Patience {
         };
         let Some(_entered) = route.waiting.enter(hold.requests) else { return Waited::Over };
         let _held = local.stats.requests_held.enter();
+        if !std::mem::replace(&mut self.is_counted, true) {
+            local.stats.holds.add(1);
+        }
         tokio::select! {
             biased;
             changed = news.changed() => match changed {

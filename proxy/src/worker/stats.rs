@@ -60,6 +60,7 @@ pub struct ThreadStats {
     pub requests_http2: Count,
     pub requests_active: Count,
     pub requests_held: Count,
+    pub holds: Count,
     pub responses: [Count; 5],
     pub retries: Count,
     pub upstream_connects: Count,
@@ -87,6 +88,7 @@ impl ThreadStats {
         sum.requests_http2 += self.requests_http2.get();
         sum.requests_active += self.requests_active.get();
         sum.requests_held += self.requests_held.get();
+        sum.holds += self.holds.get();
         for (sum, count) in sum.responses.iter_mut().zip(&self.responses) {
             *sum += count.get();
         }

@@ -71,6 +71,8 @@ impl Report {
         family.sample(&[], self.load.requests_active);
         let help = "Requests in progress that wait for an upstream to be there.";
         text.gauge("baton_requests_held", help).sample(&[], self.load.requests_held);
+        let help = "Requests that have waited for an upstream to be there.";
+        text.counter("baton_holds", help).sample(&[], self.totals.workers.holds);
         let mut family = text.counter(
             "baton_log_lines_dropped",
             "Lines of the access log that stdout did not take in time.",
@@ -218,9 +220,15 @@ impl Report {
         let certificates = &self.view.certificates;
         let mut ends: BTreeMap<[&str; 2], i64> = BTreeMap::new();
         let mut states: BTreeMap<[&str; 2], u64> = BTreeMap::new();
+        let mut failing: BTreeMap<&str, bool> = BTreeMap::new();
         for certificate in certificates {
             let (kind, state) = (certificate.kind.as_str(), certificate.state.as_str());
             *states.entry([kind, state]).or_default() += 1;
+            if kind == "acme" {
+                for name in &certificate.names {
+                    *failing.entry(name).or_default() |= certificate.last_error.is_some();
+                }
+            }
             let not_after = certificate.not_after.as_deref();
             let end = not_after.and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
             let Some(end) = end.map(OffsetDateTime::unix_timestamp) else { continue };
@@ -236,6 +244,13 @@ impl Report {
         );
         for ([name, kind], end) in ends {
             family.sample(&[("name", name), ("kind", kind)], end);
+        }
+        let mut family = text.gauge(
+            "baton_certificate_failing",
+            "1 where the last order at a CA for a name failed, whatever certificate it has.",
+        );
+        for (name, is_failing) in failing {
+            family.sample(&[("name", name)], u64::from(is_failing));
         }
         let mut family = text.gauge("baton_certificates", "Certificates, by kind and state.");
         for ([kind, state], count) in states {
@@ -276,6 +291,7 @@ mod tests {
         view.routes.routes = ["up", "starting"].map(route).into();
         view.certificates =
             ["2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z"].map(certificate).into();
+        view.certificates[0].last_error = Some("no".to_owned());
         Report {
             started: UNIX_EPOCH + std::time::Duration::from_secs(7),
             totals,
@@ -332,6 +348,8 @@ mod tests {
             // The one that lasts.
             "baton_certificate_expiry_timestamp_seconds{name=\"a.test\",kind=\"acme\"} 1769904000",
             "baton_certificates{kind=\"acme\",state=\"valid\"} 2",
+            "baton_certificate_failing{name=\"a.test\"} 1",
+            "baton_holds_total 0",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is not in:\n{text}");
         }

@@ -29,7 +29,7 @@ use super::remembered::{Keeper, Remembered};
 use super::rendezvous::Rendezvous;
 use super::signals::Signals;
 use super::sticky_key;
-use super::store::{Store, StoreError};
+use super::store::{Store, StoreError, advice};
 use super::ticket_keys::TicketKeys;
 use super::upgrade;
 use super::upgrade::state::{Next, State, StateError};
@@ -56,8 +56,7 @@ pub enum RunError {
     Signals(#[source] io::Error),
     #[error("/proc/self/exe: {0}")]
     Executable(#[source] io::Error),
-    #[error("state directory {path}: {source}: run as root, or set `state_dir` to a directory that \
-        this user may write", path = path.display())]
+    #[error("state directory {path}: {source}{}", advice(.source), path = path.display())]
     StateDir { path: PathBuf, source: io::Error },
     #[error("{0}")]
     ControlSocket(#[from] ClaimError),

@@ -20,11 +20,28 @@ const DIRECTORY: u32 = 0o700;
 const SET_ASIDE_LIMIT: u32 = 100;
 
 #[derive(Debug, thiserror::Error)]
-#[error("{path}: {action}: {source}")]
+#[error("{path}: {action}: {source}{}", advice(.source))]
 pub struct StoreError {
     pub path: PathBuf,
     pub action: &'static str,
     pub source: io::Error,
+}
+
+/// What to do about it.
+pub fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": make room on that disk",
+        io::ErrorKind::ReadOnlyFilesystem => {
+            ": mount it to be written to, or set another `state_dir`"
+        }
+        io::ErrorKind::PermissionDenied => {
+            ": run as root, or set `state_dir` to a directory that this user may write"
+        }
+        io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+            ": there is a file: set `state_dir` to a directory"
+        }
+        _ => "",
+    }
 }
 
 /// One directory of the store.
@@ -185,6 +202,20 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreE
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_a_disk_is_said_with_what_to_do() {
+        for (number, want) in [
+            (
+                nix::errno::Errno::ENOSPC,
+                "/s/a: write: No space left on device (os error 28): make room on that disk",
+            ),
+            (nix::errno::Errno::EIO, "/s/a: write: Input/output error (os error 5)"),
+        ] {
+            let error = failed("write", Path::new("/s/a"))(number.into());
+            assert_eq!(error.to_string(), want);
+        }
+    }
 
     #[test]
     fn names_of_files_lead_back() {

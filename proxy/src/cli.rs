@@ -50,6 +50,8 @@ pub enum Command {
     Routes(ShowArgs),
     /// Tell the whole story of one host or container: DNS, certificate, routes, health, and what to do
     Why(WhyArgs),
+    /// Follow the access log of one host, until Ctrl-C: every request, whatever `[log]` leaves out
+    Logs(LogsArgs),
     /// Show certificates, import some, or order, try again or revoke one of a CA
     Certs(CertsArgs),
     /// Read the configuration again: it goes live as a whole, without a restart, or not at all
@@ -194,6 +196,15 @@ pub struct HostArgs {
 pub struct WhyArgs {
     /// A host name, or a container's name
     pub subject: String,
+    #[command(flatten)]
+    pub socket: SocketArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// A name, without a port
+    #[arg(long, value_name = "NAME")]
+    pub host: String,
     #[command(flatten)]
     pub socket: SocketArgs,
 }
@@ -360,6 +371,7 @@ mod tests {
             &["baton", "upgrade", "--for", "10s"],
             &["baton", "maintenance", "a.test"],
             &["baton", "pause"],
+            &["baton", "logs"],
             &["baton", "check", "--json"],
             &["baton", "check", "--compose"],
             &["baton", "upgrade", "--canary", "5%", "--for", "never"],

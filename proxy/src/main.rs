@@ -1,14 +1,15 @@
 //! The `baton` binary: a table of contents, and the one place where exit statuses are made.
 
+use std::borrow::Cow;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::net::ToSocketAddrs;
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
 use baton::cli::{
-    AskArgs, CertsArgs, CheckArgs, Cli, Command, DemoArgs, HostArgs, MaintenanceArgs,
+    AskArgs, CertsArgs, CheckArgs, Cli, Command, DemoArgs, HostArgs, LogsArgs, MaintenanceArgs,
     SandboxTestArgs, ShowArgs, UpgradeArgs, WhyArgs, WorkerArgs,
 };
 use baton::config::{self, Mistakes};
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Status(args) => print_answer(&args, "/status", tables::status),
         Command::Routes(args) => print_answer(&args, "/routes", tables::routes),
         Command::Why(args) => why(&args),
+        Command::Logs(args) => logs(&args),
         Command::Certs(args) => certificates(&args),
         Command::Reload(args) => reload(&args),
         Command::Upgrade(args) => upgrade(&args),
@@ -150,6 +152,28 @@ fn why(args: &WhyArgs) -> anyhow::Result<()> {
             args.subject
         ),
     }
+}
+
+fn logs(args: &LogsArgs) -> anyhow::Result<()> {
+    let mut stdout = io::stdout();
+    let followed = client::follow_log(&args.socket.path()?, &args.host, |lines| {
+        stdout.write_all(&visible(lines))?;
+        stdout.flush()
+    });
+    match followed {
+        // Whoever read it has seen enough.
+        Err(AskError::Told(e)) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}
+
+/// A worker is the public's neighbour: what it writes must not speak to a terminal.
+fn visible(lines: &[u8]) -> Cow<'_, [u8]> {
+    if !io::stdout().is_terminal() {
+        return Cow::Borrowed(lines);
+    }
+    let shown = |byte: &u8| if matches!(byte, b'\n' | b' '..=b'~') { *byte } else { b'?' };
+    lines.iter().map(shown).collect()
 }
 
 fn certificates(args: &CertsArgs) -> anyhow::Result<()> {

@@ -1,5 +1,7 @@
 //! What the access log says, and that nobody but baton writes lines of it.
 
+use std::io::{BufRead, BufReader};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use baton_load::Upstream;
@@ -60,4 +62,55 @@ async fn a_format_of_nginx_is_written_and_cannot_be_forged() {
         assert_eq!(line[key], want, "{key}: {line}");
     }
     assert_eq!(baton.stdout().lines().count(), 2, "one of three has a line");
+}
+
+/// Asks until a line that speaks of `path` comes, for it takes a moment until workers know who follows.
+async fn followed(baton: &Baton, lines: &mpsc::Receiver<String>, path: &str) {
+    until(&format!("a line about {path}"), PATIENCE, async || {
+        let answer = baton.curl(&format!("https://{APP}{path}")).run().await;
+        assert_eq!(answer.status, 200);
+        lines.try_iter().any(|line| line.contains(path)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_host_is_followed_across_handoffs_and_controllers() {
+    const OTHER: &str = "other.test";
+    let upstream = Upstream::start("one").await.expect("upstream");
+    let config = |threads: u8| {
+        routed_to(&upstream.address())
+            .route(OTHER, &[upstream.address()])
+            .top(&format!("threads = {threads}"))
+            // Who follows sees them all the same.
+            .section("[log]\nlevel = \"info\"\naccess = \"off\"")
+    };
+    let mut baton = Baton::start(config(1)).await;
+    let mut logs = baton.spawn_command(&["logs", "--host", "APP.test"]);
+    let stdout = BufReader::new(logs.stdout.take().expect("piped"));
+    let (sender, lines) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        for line in stdout.lines().map_while(Result::ok) {
+            all.push(line.clone());
+            let _ = sender.send(line);
+        }
+        all
+    });
+    followed(&baton, &lines, "/first").await;
+    assert_eq!(baton.curl(&format!("https://{OTHER}/unseen")).run().await.status, 200);
+    followed(&baton, &lines, "/behind").await;
+    baton.reconfigure(&config(2));
+    followed(&baton, &lines, "/handed-over").await;
+    assert!(baton.command(&["upgrade"]).status.success());
+    followed(&baton, &lines, "/upgraded").await;
+    baton.kill_controller().await;
+    baton.start_controller();
+    baton.wait_ready().await;
+    followed(&baton, &lines, "/taken-over").await;
+    logs.kill().expect("it runs");
+    logs.wait().expect("it ends");
+    let all = reader.join().expect("it reads");
+    assert!(all.iter().all(|line| line.contains(APP) && line.contains("GET /")), "{all:#?}");
+    assert_eq!(baton.stdout(), "", "the log itself is off");
 }

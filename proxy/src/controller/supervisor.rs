@@ -1,5 +1,6 @@
 //! The worker of a generation: keeps one process serving until it is told to drain.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -135,6 +136,7 @@ impl State {
 enum Order {
     Stats(oneshot::Sender<WorkerStats>),
     Sweep,
+    Follow { host: String, socket: OwnedFd },
     Drain(DrainOrder),
     Freeze,
     Kill,
@@ -278,6 +280,11 @@ impl Handle {
     /// Accept what waits in the queues, although nothing said so.
     pub async fn sweep(&self) {
         let _ = self.orders.send(Order::Sweep).await;
+    }
+
+    /// Has its access log of a host written into a socket, too.
+    pub async fn follow(&self, host: String, socket: OwnedFd) {
+        let _ = self.orders.send(Order::Follow { host, socket }).await;
     }
 
     /// Returns when a drained worker's listeners are closed, or it is gone.
@@ -502,6 +509,7 @@ impl Supervisor {
         match order {
             Some(Order::Stats(reply)) => process.ask_stats(reply).await,
             Some(Order::Sweep) => process.send(&ToWorker::Sweep).await,
+            Some(Order::Follow { host, socket }) => process.follow(host, &socket).await,
             Some(Order::Drain(order)) => self.begin_drain(&order, process).await,
             // Without anybody who could order a drain, nobody wants the worker.
             Some(Order::Freeze) => {
@@ -624,7 +632,7 @@ impl Supervisor {
 async fn stop_ordered(orders: &mut mpsc::Receiver<Order>, freeze: &mut bool) {
     loop {
         match orders.recv().await {
-            Some(Order::Stats(_) | Order::Sweep) => {}
+            Some(Order::Stats(_) | Order::Sweep | Order::Follow { .. }) => {}
             Some(Order::Freeze) => *freeze = true,
             Some(Order::Drain(_) | Order::Kill) | None => return,
         }

@@ -152,6 +152,8 @@ pub struct Process {
     questions: u64,
     /// The last look at its counters was not answered yet.
     is_looked_at: bool,
+    /// It knows [`ToWorker::Follow`]: it is of this program. Another one's may not.
+    is_ours: bool,
     tally: Tally,
     /// How it ended, once it has.
     ended: Option<String>,
@@ -276,6 +278,7 @@ impl Process {
             asked: HashMap::new(),
             questions: 0,
             is_looked_at: false,
+            is_ours: false,
             ended: None,
             tally: tally.clone(),
             counted: state.counted,
@@ -316,6 +319,7 @@ impl Process {
             asked: HashMap::new(),
             questions: 0,
             is_looked_at: false,
+            is_ours: false,
             ended: None,
             tally,
             counted: None,
@@ -357,6 +361,7 @@ impl Process {
             asked: HashMap::new(),
             questions: 0,
             is_looked_at: false,
+            is_ours: true,
             ended: None,
             tally: generation.tally.clone(),
             counted: Some(Box::default()),
@@ -514,6 +519,16 @@ impl Process {
         self.asked.retain(|_, waiting| !waiting.is_closed());
         self.asked.insert(self.questions, reply);
         self.send(&ToWorker::Stats { id: self.questions }).await
+    }
+
+    /// # Errors
+    /// As [`Process::send`].
+    pub async fn follow(&mut self, host: String, socket: &OwnedFd) -> Result<(), String> {
+        if !self.is_ours {
+            return Ok(());
+        }
+        let sent = self.sender.send_with(&ToWorker::Follow { host }, &[socket.as_fd()]).await;
+        sent.map_err(|error| error.to_string())
     }
 
     /// Has it tell its counters, for the tally alone. One that has not answered the last time is not

@@ -38,6 +38,9 @@ pub enum ToWorker {
     /// Accept once from every listener although nothing woke us: before Linux 6.12.117 and 6.18.44
     /// connections that migrate to a listener do not wake epoll.
     Sweep,
+    /// Write what the access log says of this host, in lower case, into the one socket that comes with
+    /// this frame, too, until it is closed or this channel ends.
+    Follow { host: String },
     /// Stop accepting, finish what is in progress, then exit 0. Each limit counts from now. A second
     /// one replaces the limits of the first.
     Drain {

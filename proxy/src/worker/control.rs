@@ -147,6 +147,7 @@ struct Worker {
     rendezvous: Option<UnixListener>,
     events: UnboundedReceiver<Event>,
     drain: Option<Timetable>,
+    followers: access_log::Followers,
     /// Threads whose listeners are closed.
     quiesced: usize,
     /// Threads that are over.
@@ -244,6 +245,7 @@ impl Worker {
             rendezvous: None,
             events,
             drain: None,
+            followers: writer.followers.clone(),
             quiesced: 0,
             ended: 0,
             fault,
@@ -262,6 +264,8 @@ impl Worker {
                     Err(ChannelError::Closed) if self.rendezvous.is_some() => {
                         tracing::warn!("the controller is gone: serving on until the next one comes");
                         controller = None;
+                        // They ask the next one.
+                        self.followers.clear();
                     }
                     Err(error) => return Err(error.into()),
                 },
@@ -332,6 +336,11 @@ impl Worker {
                     return Err(WorkerError::Fault);
                 }
                 tell(controller, &FromWorker::Stats { id, stats }).await;
+            }
+            ToWorker::Follow { host } => {
+                if let Some(socket) = descriptors.pop() {
+                    self.followers.add(host, socket).map_err(WorkerError::Socket)?;
+                }
             }
             ToWorker::Sweep => self.order_all(|| Order::Sweep),
             ToWorker::Drain { quiet_ms, limit_ms, idle_limit_ms, tunnel_limit_ms } => {

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
 use super::answers::{Begun, Handoff, Refused, Status, Step, UpgradeOrder};
+use super::logs;
 use crate::controller::unix_http::{self, RequestError};
 
 /// Longer than the server's own limits.
@@ -24,6 +27,11 @@ const FOLLOW_PAUSE: Duration = Duration::from_millis(20);
 const FOLLOW_LIMIT: Duration = Duration::from_secs(120);
 /// From the outcome until the old generation has closed its listeners, which is told too.
 const CLOSE_LIMIT: Duration = Duration::from_secs(20);
+
+/// For another program to answer, where the one that we followed is gone.
+const RETURN_LIMIT: Duration = Duration::from_secs(30);
+/// Between two tries to reach it.
+const RETURN_PAUSE: Duration = Duration::from_millis(100);
 
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
@@ -46,6 +54,8 @@ pub enum AskError {
     Lost,
     #[error("the answer is of another version: {0}: ask with --json")]
     Unreadable(String),
+    #[error("stdout: {0}")]
+    Told(#[source] io::Error),
     #[error("runtime: {0}")]
     Runtime(#[source] io::Error),
 }
@@ -113,6 +123,65 @@ pub fn follow(
 /// As [`follow`].
 pub fn watch(socket: &Path, handoff: u64, tell: impl FnMut(&Step)) -> Result<Handoff, AskError> {
     runtime()?.block_on(watching(socket, handoff, FOLLOW_LIMIT, tell))
+}
+
+/// Tells what the access log says of a host from now on, across handoffs, upgrades and restarts.
+/// `tell` gets bytes as they come; what it cannot take ends it.
+///
+/// # Errors
+/// As [`ask`], at once or where nobody comes back within [`RETURN_LIMIT`].
+pub fn follow_log(
+    socket: &Path,
+    host: &str,
+    mut tell: impl FnMut(&[u8]) -> io::Result<()>,
+) -> Result<(), AskError> {
+    runtime()?.block_on(async {
+        let mut lines = log_lines(socket, host).await?;
+        loop {
+            let mut bytes = [0; 16 * 1024];
+            match lines.read(&mut bytes).await {
+                Ok(0) | Err(_) => lines = returned(socket, host).await?,
+                Ok(count) => tell(&bytes[..count]).map_err(AskError::Told)?,
+            }
+        }
+    })
+}
+
+/// The lines of the next program.
+async fn returned(socket: &Path, host: &str) -> Result<LogLines, AskError> {
+    let end = tokio::time::Instant::now() + RETURN_LIMIT;
+    loop {
+        match log_lines(socket, host).await {
+            Err(AskError::NotRunning(_) | AskError::Request(_))
+                if tokio::time::Instant::now() < end =>
+            {
+                tokio::time::sleep(RETURN_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+type LogLines = TokioIo<hyper::upgrade::Upgraded>;
+
+async fn log_lines(socket: &Path, host: &str) -> Result<LogLines, AskError> {
+    let request = Request::get(format!("/logs?host={host}"))
+        .header(header::HOST, "baton")
+        .header(header::CONNECTION, "upgrade")
+        .header(header::UPGRADE, logs::PROTOCOL)
+        .body(Full::<Bytes>::default())
+        .map_err(|_| AskError::Failed(format!("{host}: not a name: `baton routes` shows hosts")))?;
+    let stream = UnixStream::connect(socket).await.map_err(|e| explain(socket, e))?;
+    let http = |error| AskError::Request(RequestError::Http(error));
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(http)?;
+    tokio::spawn(connection.with_upgrades());
+    let response = sender.send_request(request).await.map_err(http)?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return hyper::upgrade::on(response).await.map(TokioIo::new).map_err(http);
+    }
+    let body = response.into_body().collect().await.map_err(http)?.to_bytes();
+    Err(AskError::Refused(parse(&body)?))
 }
 
 async fn watching(

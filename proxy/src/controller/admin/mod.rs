@@ -5,6 +5,7 @@ pub mod answers;
 pub mod client;
 pub mod control_socket;
 pub mod known;
+pub mod logs;
 pub mod server;
 pub mod tables;
 pub mod terminal;

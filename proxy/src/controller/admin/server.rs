@@ -24,6 +24,7 @@ use super::answers::{
 };
 use super::control_socket::ControlSocket;
 use super::known::Known;
+use super::logs::{self, Entrance, MAX_FOLLOWERS};
 use crate::controller::certificates::acme::{Desk, Wish};
 
 /// Connections at a time; more wait in the kernel's queue.
@@ -134,10 +135,14 @@ async fn accept(
     mut pauses: mpsc::Receiver<Pause>,
 ) {
     let mut connections = JoinSet::new();
+    let mut followers = JoinSet::new();
+    let (entrance, mut asked) = Entrance::open();
     loop {
         tokio::select! {
             _ = &mut stop => return,
             Some(Pause { quiet, over }) = pauses.recv() => {
+                // They ask the program that comes.
+                followers.abort_all();
                 let all = async { while connections.join_next().await.is_some() {} };
                 // Who is still there, is not answered by this program.
                 let _ = timeout(PAUSE_LIMIT, all).await;
@@ -145,10 +150,14 @@ async fn accept(
                 let _ = over.await;
             }
             Some(_) = connections.join_next() => {}
+            Some(_) = followers.join_next() => {}
+            Some(follower) = asked.recv() => {
+                followers.spawn(logs::follow(follower, sources.known.fleet.clone()));
+            }
             accepted = socket.listener.accept(), if connections.len() < MAX_CONNECTIONS => {
                 match accepted {
                     Ok((stream, _)) => {
-                        let connection = serve(stream, sources.clone());
+                        let connection = serve(stream, sources.clone(), entrance.clone());
                         connections.spawn(timeout(CONNECTION_LIMIT, connection));
                     }
                     Err(e) => {
@@ -164,18 +173,22 @@ async fn accept(
 
 /// One request, so that a pause need not end the connection between two: whoever has connected is
 /// still answered by this program, its question read or not.
-async fn serve(stream: UnixStream, sources: Arc<Sources>) {
+async fn serve(stream: UnixStream, sources: Arc<Sources>, entrance: Entrance) {
     let permitted = is_permitted(&stream);
     let service = service_fn(|request: Request<Incoming>| {
-        let sources = sources.clone();
+        let (sources, entrance) = (sources.clone(), entrance.clone());
         async move {
-            let answer = if permitted { route(request, &sources).await } else { forbidden() };
+            let answer = match permitted {
+                false => forbidden(),
+                true if request.uri().path() == "/logs" => follow_log(request, &entrance),
+                true => route(request, &sources).await,
+            };
             Ok::<_, Infallible>(answer)
         }
     });
     let mut builder = hyper::server::conn::http1::Builder::new();
-    let served = builder.keep_alive(false).serve_connection(TokioIo::new(stream), service).await;
-    if let Err(e) = served {
+    let served = builder.keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    if let Err(e) = served.with_upgrades().await {
         tracing::debug!("admin socket: {e}");
     }
 }
@@ -215,10 +228,38 @@ async fn route(request: Request<Incoming>, sources: &Sources) -> Answer {
         ) => refuse(StatusCode::METHOD_NOT_ALLOWED, "this is ordered with POST"),
         _ => refuse(
             StatusCode::NOT_FOUND,
-            "GET /status, /routes or /certs; POST /reload, /upgrade, /rollback, /intervene, \
+            "GET /status, /routes, /certs or /logs; POST /reload, /upgrade, /rollback, /intervene, \
              /certs/renew, /certs/retry or /certs/revoke",
         ),
     }
+}
+
+/// The connection becomes one that carries lines alone.
+fn follow_log(mut request: Request<Incoming>, entrance: &Entrance) -> Answer {
+    if request.method() != Method::GET {
+        return refuse(StatusCode::METHOD_NOT_ALLOWED, "this is asked with GET");
+    }
+    let host = request.uri().query().and_then(|query| query.strip_prefix("host="));
+    let Some(host) = host.map(str::to_ascii_lowercase) else {
+        return refuse(StatusCode::BAD_REQUEST, "GET /logs?host=NAME");
+    };
+    let upgrade = request.headers().get(header::UPGRADE);
+    if upgrade.is_none_or(|protocol| protocol != logs::PROTOCOL) {
+        let error = "this is asked with Connection: upgrade and Upgrade: baton-log";
+        return refuse(StatusCode::UPGRADE_REQUIRED, error);
+    }
+    let connection = hyper::upgrade::on(&mut request);
+    if !entrance.admit(host, connection) {
+        let error = format!("{MAX_FOLLOWERS} follow a log already: end one of them");
+        return refuse(StatusCode::CONFLICT, &error);
+    }
+    let mut answer = Answer::default();
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let fields = [(header::CONNECTION, "upgrade"), (header::UPGRADE, logs::PROTOCOL)];
+    answer
+        .headers_mut()
+        .extend(fields.map(|(name, value)| (name, HeaderValue::from_static(value))));
+    answer
 }
 
 async fn certificate(request: Request<Incoming>, sources: &Sources, wish: Wish) -> Answer {
@@ -360,7 +401,7 @@ mod tests {
             (
                 Method::GET,
                 "/",
-                "GET /status, /routes or /certs; POST /reload, /upgrade, /rollback, /intervene, \
+                "GET /status, /routes, /certs or /logs; POST /reload, /upgrade, /rollback, /intervene, \
                  /certs/renew, /certs/retry or /certs/revoke",
             ),
             (Method::GET, "/reload", "this is ordered with POST"),

@@ -219,7 +219,7 @@ fn query<'a>(target: &[u8]) -> Cow<'a, [u8]> {
 }
 
 /// Without the port, in lower case.
-fn host(request: &RequestHead) -> Vec<u8> {
+pub fn host(request: &RequestHead) -> Vec<u8> {
     let authority = &request.authority[..];
     let end = match authority.iter().rposition(|&byte| byte == b':') {
         Some(colon) if authority[colon..].contains(&b']') => authority.len(),

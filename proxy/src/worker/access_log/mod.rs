@@ -3,6 +3,7 @@
 //! A thread gathers lines in a buffer of its own and hands it over to one writer thread. When
 //! stdout does not keep up, lines are dropped and counted; requests do not wait for a log.
 
+mod followers;
 mod line;
 mod redact;
 
@@ -19,6 +20,7 @@ use time::format_description::BorrowedFormatItem;
 use time::macros::format_description;
 use tokio::sync::Notify;
 
+pub use self::followers::Followers;
 use self::line::{Clock, Setting};
 use super::message::RequestHead;
 use super::stats::ThreadStats;
@@ -31,7 +33,10 @@ const BUFFER: usize = 32 * 1024;
 
 /// Where all threads hand their lines to.
 #[derive(Debug, Clone)]
-pub struct Writer(SyncSender<Vec<u8>>);
+pub struct Writer {
+    lines: SyncSender<Vec<u8>>,
+    pub followers: Followers,
+}
 
 /// Ends when every [`Writer`] is gone and everything is written.
 pub type WriterThread = std::thread::JoinHandle<()>;
@@ -51,7 +56,7 @@ pub fn start() -> std::io::Result<(Writer, WriterThread)> {
             }
         }
     })?;
-    Ok((Writer(sender), thread))
+    Ok((Writer { lines: sender, followers: Followers::default() }, thread))
 }
 
 /// One thread's side of the log.
@@ -139,6 +144,7 @@ impl AccessLog {
     }
 
     pub fn write(&self, entry: &Entry<'_>) {
+        self.tell_followers(entry);
         if matches!(self.format, Compiled::Off) || self.skips(entry.status) {
             return;
         }
@@ -154,6 +160,17 @@ impl AccessLog {
         }
     }
 
+    /// Whoever follows a host sees all of its requests, whatever is logged of them.
+    fn tell_followers(&self, entry: &Entry<'_>) {
+        let followers = &self.writer.followers;
+        let Some(request) = entry.request.filter(|_| !followers.is_empty()) else { return };
+        followers.tell(&line::host(request), || {
+            let mut line = Vec::new();
+            self.put_line(&mut line, entry);
+            line
+        });
+    }
+
     fn put_line(&self, out: &mut Vec<u8>, entry: &Entry<'_>) {
         let now = SystemTime::now();
         let mut clock = self.clock.borrow_mut();
@@ -164,8 +181,8 @@ impl AccessLog {
             generation: self.generation,
         };
         match &self.format {
-            Compiled::Off => {}
-            Compiled::Combined => line::combined(out, &setting, entry),
+            // Off: for those who follow.
+            Compiled::Off | Compiled::Combined => line::combined(out, &setting, entry),
             Compiled::Json => line::json(out, &setting, entry),
             Compiled::Template(template, escape) => {
                 line::template(out, (template, *escape), &setting, entry);
@@ -197,7 +214,7 @@ impl AccessLog {
         if lines.is_empty() {
             return;
         }
-        match self.writer.0.try_send(lines) {
+        match self.writer.lines.try_send(lines) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.stats.log_lines_dropped.add(count);
@@ -240,8 +257,9 @@ mod tests {
     fn a_sample_leaves_no_failure_out() {
         let (sender, _receiver) = sync_channel(1);
         let stats = Arc::new(ThreadStats::new(0));
+        let writer = Writer { lines: sender, followers: Followers::default() };
         let wish = Wish { sample: 3, ..Wish::default() };
-        let log = AccessLog::new(&wish, 1, Writer(sender), stats);
+        let log = AccessLog::new(&wish, 1, writer, stats);
         let ok = Some(StatusCode::OK);
         let skipped: Vec<bool> = (0..6).map(|_| log.skips(ok)).collect();
         assert_eq!(skipped, [true, true, false, true, true, false]);

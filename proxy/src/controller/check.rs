@@ -33,6 +33,8 @@ pub fn check(config_path: Option<&Path>) -> Result<Vec<String>, Mistakes> {
     remarks.extend(listener_remarks(&config));
     remarks.extend(config.metrics.listen.and_then(metrics_remark));
     remarks.extend(config.acme.proof.dns.provider.as_ref().and_then(program_remark));
+    let files = config.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
+    remarks.extend(files.filter_map(|file| file_remark(file)));
     remarks.extend(config.certificate_dirs.iter().filter_map(|d| certificates_remark(d)));
     remarks.extend(Environment::read().problems);
     remarks.push(docker_remark(&config));
@@ -50,6 +52,11 @@ fn program_remark(provider: &DnsProvider) -> Option<String> {
     let DnsProvider::Exec { program, .. } = provider else { return None };
     let error = access(program.as_path(), AccessFlags::X_OK).err()?;
     Some(format!("acme.dns.exec: {}: {}", program.display(), error.desc().to_lowercase()))
+}
+
+fn file_remark(file: &Path) -> Option<String> {
+    let error = access(file, AccessFlags::R_OK).err()?;
+    Some(format!("tls.certificate: {}: {}", file.display(), error.desc().to_lowercase()))
 }
 
 fn certificates_remark(directory: &Path) -> Option<String> {
@@ -152,6 +159,11 @@ mod tests {
             Some("tls.certificate_dirs: /nonexistent/file: no such file or directory")
         );
         assert_eq!(certificates_remark(Path::new("/")), None);
+        assert_eq!(
+            file_remark(missing).as_deref(),
+            Some("tls.certificate: /nonexistent/file: no such file or directory")
+        );
+        assert_eq!(file_remark(Path::new("/proc/self/status")), None);
     }
 
     #[test]

@@ -44,9 +44,13 @@ pub enum BindError {
     InUse { address: SocketAddr, kind: ListenerKind, holder: Option<Holder> },
     #[error("listener {address}: permission denied: a port below 1024 needs root or \
         CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or choose \
-        another listen.{} address", kind.as_str())]
+        another listen.{} address; where baton has that, SELinux or AppArmor refuses it: see \
+        `journalctl -k`", kind.as_str())]
     Denied { address: SocketAddr, kind: ListenerKind },
-    #[error("listener {address}: this host has no such address")]
+    #[error(
+        "listener {address}: this host has no such address: `ip address` shows those that it has; \
+        write one of them, or [::] for all"
+    )]
     NoSuchAddress { address: SocketAddr },
     #[error("listener {address}: {step}: {source}")]
     Io { address: SocketAddr, step: &'static str, source: io::Error },
@@ -334,7 +338,8 @@ mod tests {
             BindError::Denied { address, kind }.to_string(),
             "listener 0.0.0.0:80: permission denied: a port below 1024 needs root or \
              CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=CAP_NET_BIND_SERVICE), or choose \
-             another listen.http address"
+             another listen.http address; where baton has that, SELinux or AppArmor refuses it: see \
+             `journalctl -k`"
         );
     }
 }

@@ -35,7 +35,7 @@ pub fn advice(error: &io::Error) -> &'static str {
             ": mount it to be written to, or set another `state_dir`"
         }
         io::ErrorKind::PermissionDenied => {
-            ": run as root, or set `state_dir` to a directory that this user may write"
+            ": run as root, give it to this user (chown -R), or set another `state_dir`"
         }
         io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
             ": there is a file: set `state_dir` to a directory"

@@ -1,6 +1,7 @@
 //! Certificate files that the configuration names, one by one or by their directories. They are other
 //! people's: only read, and what is wrong with one is a value that leaves the others alone.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
@@ -140,7 +141,16 @@ pub(super) fn read(files: &CertificateFiles, now: OffsetDateTime) -> Result<Pair
 }
 
 fn read_text(path: &Path) -> Result<String, Problem> {
-    std::fs::read_to_string(path).map_err(|error| problem(path, format!("cannot be read: {error}")))
+    std::fs::read_to_string(path).map_err(|error| {
+        // Mostly a key of root's, and the user `baton`.
+        let advice = match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                ": let the user that baton runs as read it, then reload"
+            }
+            _ => "",
+        };
+        problem(path, format!("cannot be read: {error}{advice}"))
+    })
 }
 
 fn problem(path: &Path, reason: impl Into<String>) -> Problem {

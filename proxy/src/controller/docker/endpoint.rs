@@ -105,11 +105,15 @@ fn permission_advice(path: &Path) -> String {
     match group.as_deref() {
         // Nobody should be told to join the group root.
         Some("root") | None => {
-            format!("`{user}` may not use the socket: run baton as root, or as the socket's owner")
+            format!(
+                "`{user}` may not use the socket: run baton as root, or as the socket's owner; where it \
+                 is, SELinux or AppArmor refuses it: see `journalctl -k`"
+            )
         }
         Some(group) => format!(
             "the socket belongs to the group `{group}`: run `usermod -aG {group} {user}`, then \
-             start baton again"
+             start baton again; where it is in that group, SELinux or AppArmor refuses it: see \
+             `journalctl -k`"
         ),
     }
 }

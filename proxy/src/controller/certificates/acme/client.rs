@@ -34,7 +34,7 @@ const NAME: &str = concat!("baton/", env!("CARGO_PKG_VERSION"));
 /// A CA that does not do its part.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    #[error("cannot be reached: {0}")]
+    #[error("cannot be reached: {text}{}", clock_advice(.0), text = .0)]
     Unreachable(String),
     #[error("no answer within {} s", REQUEST_LIMIT.as_secs())]
     TimedOut,
@@ -138,6 +138,12 @@ async fn exchange(
 }
 
 /// What lies at the bottom says it best: the layers above it say that a request has failed.
+/// A certificate that everybody else takes for valid: it is we who have the time wrong.
+fn clock_advice(text: &str) -> &'static str {
+    let is_of_time = text.contains("not valid yet") || text.contains("expired");
+    if is_of_time { ": is the clock of this host right? see `timedatectl`" } else { "" }
+}
+
 fn root(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
@@ -166,7 +172,25 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
 
 #[cfg(test)]
 mod tests {
+    use rustls::CertificateError;
+    use rustls::pki_types::UnixTime;
+
     use super::*;
+
+    #[test]
+    fn a_wrong_clock_is_thought_of() {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(1));
+        let later = UnixTime::since_unix_epoch(Duration::from_secs(9));
+        let text = |error| rustls::Error::InvalidCertificate(error).to_string();
+        for (text, want) in [
+            (text(CertificateError::NotValidYetContext { time: now, not_before: later }), true),
+            (text(CertificateError::ExpiredContext { time: later, not_after: now }), true),
+            (text(CertificateError::UnknownIssuer), false),
+        ] {
+            let said = Fault::Unreachable(text).to_string();
+            assert_eq!(said.contains("timedatectl"), want, "{said}");
+        }
+    }
 
     #[test]
     fn retry_after_has_two_forms() {

@@ -1,5 +1,5 @@
 //! The only unsafe code of the crate: descriptors that the kernel just gave us, and memory that we
-//! share with it.
+//! share with it or give back to it.
 #![allow(unsafe_code)]
 
 use std::fs;
@@ -9,6 +9,8 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+// Not by name: it brings `mi_collect`.
+use mimalloc as _;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
@@ -129,4 +131,14 @@ pub(crate) fn watch_descriptor(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedF
     // SAFETY: an OwnedFd names one open descriptor, always the same, until it is dropped, and is
     // dropped only after the AsyncFd has let go of it.
     Ok(unsafe { AsyncFd::register(descriptor) }?)
+}
+
+/// What the allocator keeps of memory that is free goes back to the kernel.
+pub fn give_back_memory() {
+    unsafe extern "C" {
+        fn mi_collect(force: bool);
+    }
+    // SAFETY: it takes any thread at any time, and frees nothing that is in use; the signature is that
+    // of mimalloc.h.
+    unsafe { mi_collect(true) }
 }

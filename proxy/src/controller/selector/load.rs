@@ -12,6 +12,7 @@ use nix::errno::Errno;
 
 use super::parts::{Incompatible, Parts};
 use super::{Selector, errno};
+use crate::sys;
 
 /// Built by `cargo xtask ebpf` from the sources in `ebpf/`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../../ebpf/selector.o");
@@ -59,6 +60,8 @@ enum LoadError {
 fn load_program() -> Result<Selector, LoadError> {
     // No type information of the kernel is needed.
     let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT)?;
+    // The loader has read it all the same when it was made: 30 MiB, free since.
+    sys::give_back_memory();
     let program = program(&mut ebpf).ok_or(LoadError::Lacks("program"))?;
     program.load()?;
     let program = program.fd()?.as_fd().try_clone_to_owned()?;

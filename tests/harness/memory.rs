@@ -31,3 +31,8 @@ fn kib(file: &str, name: &str) -> u64 {
     let kib: u64 = value.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
     kib * 1024
 }
+
+/// Its open descriptors.
+pub fn descriptors(pid: i32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it is running").count()
+}

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::Command;
 
 use nix::libc;
+use tempfile::TempDir;
 
 /// Of /proc/net/netstat; the first two since Linux 5.14.
 const NAMES: [&str; 4] =
     ["TCPMigrateReqSuccess", "TCPMigrateReqFailure", "ListenOverflows", "ListenDrops"];
-const TRACING: &str = "/sys/kernel/tracing";
 
 /// Counters at a moment.
 #[derive(Debug, Default)]
@@ -46,18 +48,23 @@ fn print_count(name: &str, count: Option<u64>) {
 }
 
 /// Follows the tracepoint tcp:tcp_send_reset (Linux 4.16) of the whole machine, in an instance of
-/// its own below tracefs.
+/// its own.
 #[derive(Debug)]
 pub struct Resets {
     instance: PathBuf,
+    /// What a reset of ours comes from, as the tracepoint writes it.
+    sources: Vec<String>,
+    _tracing: Tracing,
 }
 
 impl Resets {
-    /// None where this user may not trace, or tracefs is not mounted.
-    pub fn follow() -> Option<Self> {
-        let instance = Path::new(TRACING).join(format!("instances/baton-{}", std::process::id()));
+    /// Those that leave these addresses. None where this user may not trace.
+    pub fn follow(addresses: &[SocketAddr]) -> Option<Self> {
+        let tracing = Tracing::mount()?;
+        let instance = tracing.0.path().join(format!("instances/baton-{}", std::process::id()));
         fs::create_dir(&instance).ok()?;
-        let resets = Resets { instance };
+        let sources = addresses.iter().map(|address| format!(" src={address} ")).collect();
+        let resets = Resets { instance, sources, _tracing: tracing };
         fs::write(resets.instance.join("events/tcp/tcp_send_reset/enable"), "1").ok()?;
         Some(resets)
     }
@@ -68,12 +75,32 @@ impl Resets {
         let pipe: File =
             OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(pipe).ok()?;
         let lines = BufReader::new(pipe).lines().map_while(Result::ok);
-        Some(lines.filter(|line| line.contains("tcp_send_reset")).count() as u64)
+        let is_ours = |line: &String| self.sources.iter().any(|source| line.contains(source));
+        Some(lines.filter(is_ours).count() as u64)
     }
 }
 
 impl Drop for Resets {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.instance);
+    }
+}
+
+/// A tracefs of our own: that of the machine may not be mounted.
+#[derive(Debug)]
+struct Tracing(TempDir);
+
+impl Tracing {
+    fn mount() -> Option<Self> {
+        let tracing = Tracing(tempfile::tempdir().ok()?);
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tracefs", "tracefs"]).arg(tracing.0.path());
+        mount.output().ok()?.status.success().then_some(tracing)
+    }
+}
+
+impl Drop for Tracing {
+    fn drop(&mut self) {
+        drop(Command::new("umount").arg("--lazy").arg(self.0.path()).output());
     }
 }

@@ -1,19 +1,23 @@
 //! Handoffs at length, under load: what clients feel of them, what the kernel counts meanwhile, and
-//! what a handoff costs. `cargo xtask soak` runs it.
+//! what a handoff costs; or, in its place, a mixed load for some minutes, or deaths. `cargo xtask soak`
+//! runs it.
 
+mod endurance;
 mod kernel;
+mod kills;
+mod samples;
+mod transfers;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use baton_load::{Kind, Load, Pace, Protocol, Running, Target, Upstream, download};
+use baton_load::{Kind, Load, Protocol, Running, Upstream};
 use baton_tests::{Baton, Config, proportional, until};
 use clap::Parser;
 use serde_json::Value;
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use kernel::{Counters, Resets};
+use transfers::{Direction, Transfers};
 
 const HOST: &str = "app.test";
 const LIMIT: Duration = Duration::from_secs(60);
@@ -23,9 +27,6 @@ const FRESH: usize = 16;
 const HTTP2: usize = 4;
 const STREAMS: usize = 16;
 const WEBSOCKETS: usize = 8;
-/// A body that spans several handoffs, in bytes, and bytes a second.
-const DOWNLOAD: u64 = 100_000_000;
-const PACE: u64 = 20_000_000;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask soak")]
@@ -42,14 +43,32 @@ struct Options {
     /// `auto`, `ebpf` or `inherit`.
     #[arg(long, default_value = "auto")]
     mode: String,
+    /// In place of handoffs alone: a mixed load for so long, with routes, containers and certificates that
+    /// come and go, and a handoff each 10 s; fails where memory or descriptors grow.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=55), conflicts_with_all = ["handoffs", "kills"])]
+    minutes: Option<u64>,
+    /// In place of handoffs alone: so many times a controller or a worker dies (SIGKILL), at a random moment.
+    #[arg(long, conflicts_with = "handoffs")]
+    kills: Option<u64>,
+    /// Of the moments of `--kills`.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 fn main() -> ExitCode {
     let options = Options::parse();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let failed = runtime.expect("a runtime").block_on(soak(&options));
+    let failed = runtime.expect("a runtime").block_on(chosen(&options));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn chosen(options: &Options) -> u64 {
+    match (options.minutes, options.kills) {
+        (Some(minutes), _) => endurance::soak(minutes, &options.mode).await,
+        (None, Some(rounds)) => kills::soak(rounds, options.seed, &options.mode).await,
+        (None, None) => soak(options).await,
+    }
 }
 
 /// How many requests and transfers failed.
@@ -60,14 +79,14 @@ async fn soak(options: &Options) -> u64 {
     println!("handoff mode {mode}, {} routes", options.routes + 1);
     let memory = memory(&baton, options, &upstream).await;
 
-    let (before, resets) = (Counters::read(), Resets::follow());
+    let (before, resets) = (Counters::read(), Resets::follow(&[baton.https_address()]));
     let load = start_load(&baton, options);
     // All tunnels in one generation.
     until("the tunnels", LIMIT, async || {
         (load.snapshot().kinds[&Kind::WebSocket].connections == WEBSOCKETS as u64).then_some(())
     })
     .await;
-    let transfers = Transfers::start(baton.https(HOST));
+    let transfers = Transfers::start(baton.https(HOST), Direction::Down, Protocol::Http1);
     let mut handoffs = Vec::new();
     for number in 1..=options.handoffs {
         handoffs.push(hand_over(&baton, options, &upstream, number).await);
@@ -80,7 +99,7 @@ async fn soak(options: &Options) -> u64 {
     let report = load.stop().await;
     let (whole, torn) = transfers.stop().await;
     print!("\n{report}");
-    println!("downloads of {} MB: {whole} whole, {torn} failed", DOWNLOAD / 1_000_000);
+    println!("downloads of {} MB: {whole} whole, {torn} failed", transfers::BYTES / 1_000_000);
     println!("rate: {:.0} requests/s\n", report.requests() as f64 / report.elapsed.as_secs_f64());
     print_times(&handoffs);
     println!("{memory}\n");
@@ -106,38 +125,6 @@ fn start_load(baton: &Baton, options: &Options) -> Running {
         .clients(Kind::WebSocket, WEBSOCKETS)
         .think(Duration::ZERO..2 * mean)
         .start()
-}
-
-/// Downloads at limited speed, one after the other.
-struct Transfers {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<(u64, u64)>,
-}
-
-impl Transfers {
-    fn start(target: Target) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(async move {
-            let (mut whole, mut torn) = (0, 0);
-            while !*stopped.borrow() {
-                match download(&target, Protocol::Http1, DOWNLOAD, Pace::at(PACE)).await {
-                    Ok(_) => whole += 1,
-                    Err(failure) => {
-                        println!("download: {failure}");
-                        torn += 1;
-                    }
-                }
-            }
-            (whole, torn)
-        });
-        Transfers { stop, task }
-    }
-
-    /// How many came whole, and how many did not.
-    async fn stop(self) -> (u64, u64) {
-        self.stop.send_replace(true);
-        self.task.await.expect("no panic")
-    }
 }
 
 /// The journal's entry of a handoff that is done.

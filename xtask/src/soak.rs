@@ -1,9 +1,10 @@
-//! `cargo xtask soak`: handoffs at length, for a release.
+//! `cargo xtask soak`: handoffs, mixed load and deaths at length, for a release.
 
 use anyhow::{Context, Result};
 
 use crate::interrupt::Interrupt;
 use crate::process::{cargo, release_baton, run};
+use crate::test::Docker;
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -14,9 +15,28 @@ pub struct Options {
 
 pub fn soak(options: &Options) -> Result<()> {
     let interrupt = Interrupt::catch().context("catching signals")?;
-    run(cargo().args(["build", "--release", "--package", "baton-proxy"]), &interrupt)?;
+    run(
+        cargo().args([
+            "build",
+            "--release",
+            "--package",
+            "baton-proxy",
+            "--package",
+            "baton-load",
+            "--bins",
+        ]),
+        &interrupt,
+    )?;
+    let baton = release_baton()?;
     let mut soak = cargo();
     soak.args(["run", "--release", "--package", "baton-tests", "--bin", "baton-soak", "--"]);
-    soak.args(&options.arguments).env("BATON_BIN", release_baton()?);
-    run(&mut soak, &interrupt)
+    soak.args(&options.arguments).env("BATON_BIN", &baton);
+    soak.env("BATON_UPSTREAM_BIN", baton.with_file_name("baton-upstream"));
+    let docker = Docker::find_or_start(&interrupt)?;
+    soak.env("DOCKER_HOST", docker.endpoint());
+    let result = run(&mut soak, &interrupt);
+    if let Docker::Ours(dockerd) = docker {
+        dockerd.stop()?;
+    }
+    result
 }

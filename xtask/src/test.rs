@@ -104,13 +104,13 @@ fn baton() -> Result<PathBuf> {
 }
 
 /// Whose Docker daemon the tests talk to.
-enum Docker {
+pub enum Docker {
     Found(String),
     Ours(Dockerd),
 }
 
 impl Docker {
-    fn find_or_start(interrupt: &Interrupt) -> Result<Self> {
+    pub fn find_or_start(interrupt: &Interrupt) -> Result<Self> {
         if let Some(endpoint) = dockerd::answering() {
             println!("a daemon answers at {endpoint}");
             return Ok(Docker::Found(endpoint));
@@ -120,7 +120,7 @@ impl Docker {
         Ok(Docker::Ours(dockerd))
     }
 
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         match self {
             Docker::Found(endpoint) => endpoint.clone(),
             Docker::Ours(dockerd) => dockerd.endpoint(),

@@ -10,7 +10,7 @@ mod failure;
 mod histogram;
 mod load;
 pub mod pattern;
-mod random;
+pub mod random;
 mod report;
 mod target;
 mod transfer;

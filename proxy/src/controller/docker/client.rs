@@ -1,22 +1,21 @@
-//! Talks to the daemon: bollard for version and events; list and inspect as raw JSON.
+//! Talks to the daemon, one request a connection, and believes it no length: an answer has a limit, and
+//! so has an event.
 //!
-//! bollard's types are closed: one container in a state that they do not know fails the whole
-//! list, and bollard logs each answer, in which an inspect has the secrets of a container's
-//! environment. So these two are asked for here, over the same connections as bollard's own.
-//! All paths are without a version: a daemon then speaks the newest that it knows.
+//! bollard's types are closed, it logs each answer, in which an inspect has the secrets of a container's
+//! environment, and it collects whatever comes: so only its type of an
+//! event is used. All paths are without a version: a daemon then speaks the newest that it knows.
 
-use std::collections::HashMap;
+use std::fmt;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard::models::EventMessage;
-use bollard::query_parameters::{EventsOptions, EventsOptionsBuilder};
-use bollard::{API_DEFAULT_VERSION, BollardRequest, Docker};
-use bytes::Bytes;
-use futures_util::{Stream, TryStreamExt};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, Stream, TryStreamExt};
 use http::header::{DATE, HOST};
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, response};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::client::conn::http1;
@@ -33,6 +32,12 @@ use super::inspect::{self, Inspected};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest answer, in bytes. A list of 2,000 containers takes about 4 MiB.
 const MAX_ANSWER: usize = 64 << 20;
+/// Longest answer about the daemon itself, in bytes.
+const MAX_SHORT: usize = 1 << 20;
+/// Longest event, in bytes: it has the labels of its container.
+const MAX_EVENT: usize = 1 << 20;
+/// `{"type":["container","network"]}`
+const EVENT_TYPES: &str = "%7B%22type%22%3A%5B%22container%22%2C%22network%22%5D%7D";
 /// Stands in for the host in requests over a unix socket.
 const HOST_NAME: &str = "docker";
 
@@ -41,10 +46,6 @@ pub enum ClientError {
     /// The daemon cannot be reached.
     #[error("connect: {0}")]
     Connect(io::Error),
-    #[error("{0}")]
-    Bollard(bollard::errors::Error),
-    #[error("the connection broke: {0}")]
-    Broken(io::Error),
     #[error("the connection broke: {0}")]
     Http(#[from] hyper::Error),
     #[error("answer: {0}")]
@@ -55,51 +56,20 @@ pub enum ClientError {
     Timeout,
     #[error("the daemon ended the event stream")]
     Ended,
-}
-
-impl From<bollard::errors::Error> for ClientError {
-    fn from(error: bollard::errors::Error) -> Self {
-        match error {
-            // bollard wraps what breaks in the middle of a stream; a connect fails with its own kind.
-            bollard::errors::Error::IOError { err } if err.kind() == io::ErrorKind::Other => {
-                ClientError::Broken(err)
-            }
-            bollard::errors::Error::IOError { err } => ClientError::Connect(err),
-            bollard::errors::Error::HyperResponseError { err } => ClientError::Http(err),
-            bollard::errors::Error::RequestTimeoutError => ClientError::Timeout,
-            other => ClientError::Bollard(other),
-        }
-    }
+    #[error("an event has more than {MAX_EVENT} bytes")]
+    EventTooLong,
 }
 
 /// One daemon.
 #[derive(Clone)]
 pub struct Client {
     endpoint: Arc<Endpoint>,
-    docker: Docker,
 }
 
 impl Client {
     /// Opens nothing yet.
-    ///
-    /// # Errors
-    /// When bollard refuses the transport.
-    pub fn new(endpoint: Endpoint) -> Result<Client, ClientError> {
-        let endpoint = Arc::new(endpoint);
-        let transport = {
-            let endpoint = endpoint.clone();
-            move |request: BollardRequest| {
-                let endpoint = endpoint.clone();
-                async move { send(&endpoint, request).await.map_err(into_bollard) }
-            }
-        };
-        let docker = Docker::connect_with_custom_transport(
-            transport,
-            Some(format!("http://{HOST_NAME}")),
-            ANSWER_TIMEOUT.as_secs(),
-            API_DEFAULT_VERSION,
-        )?;
-        Ok(Client { endpoint, docker })
+    pub fn new(endpoint: Endpoint) -> Client {
+        Client { endpoint: Arc::new(endpoint) }
     }
 
     /// What answers there, for people: `Docker Engine 20.10.24, API 1.41`.
@@ -107,13 +77,10 @@ impl Client {
     /// # Errors
     /// When nothing answers.
     pub async fn version(&self) -> Result<String, ClientError> {
-        let version = self.docker.version().await?;
-        let name = version
-            .components
-            .and_then(|components| components.into_iter().next())
-            .map_or_else(|| "daemon".to_owned(), |component| component.name);
-        let text = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
-        Ok(format!("{name} {}, API {}", text(version.version), text(version.api_version)))
+        let (_, body) = self.get("/version", MAX_SHORT).await?;
+        let version: Version =
+            serde_json::from_slice(&body).map_err(|e| ClientError::Answer(e.into()))?;
+        Ok(version.to_string())
     }
 
     /// The daemon's clock, in whole seconds of Unix time, rounded down.
@@ -121,17 +88,29 @@ impl Client {
     /// # Errors
     /// When nothing answers.
     pub async fn clock(&self) -> Result<i64, ClientError> {
-        let (headers, _) = self.get("/_ping").await?;
+        let (headers, _) = self.get("/_ping", MAX_SHORT).await?;
         Ok(date(&headers).unwrap_or_else(OffsetDateTime::now_utc).unix_timestamp())
     }
 
-    /// Events of containers and networks from `since` on, by the daemon's own clock. The types are
-    /// named because bollard ends the stream at one that it does not know.
+    /// Events of containers and networks from `since` on, by the daemon's own clock.
     pub fn events(
         &self,
         since: i64,
     ) -> impl Stream<Item = Result<EventMessage, ClientError>> + use<> {
-        self.docker.events(Some(events_from(since))).map_err(ClientError::from)
+        let client = self.clone();
+        let opened = async move { client.open_events(since).await.map(events_in) };
+        stream::once(opened).try_flatten()
+    }
+
+    async fn open_events(&self, since: i64) -> Result<Incoming, ClientError> {
+        let request = get_request(&format!("/events?since={since}&filters={EVENT_TYPES}"))?;
+        let answer = timeout(ANSWER_TIMEOUT, send(&self.endpoint, request)).await;
+        let answer = answer.map_err(|_| ClientError::Timeout)??;
+        let (status, message) = (answer.status(), String::new());
+        if !status.is_success() {
+            return Err(ClientError::Refused { status, message });
+        }
+        Ok(answer.into_body())
     }
 
     /// The ids of all containers that run, paused and restarting ones among them.
@@ -139,14 +118,14 @@ impl Client {
     /// # Errors
     /// When the daemon does not answer with a list.
     pub async fn list(&self) -> Result<Vec<String>, ClientError> {
-        let (_, body) = self.get("/containers/json").await?;
+        let (_, body) = self.get("/containers/json", MAX_ANSWER).await?;
         ids(&body).map_err(|e| ClientError::Answer(e.into()))
     }
 
     /// # Errors
     /// When the daemon does not answer; a container that is gone is not an error.
     pub async fn inspect(&self, id: &str) -> Result<Inspected, ClientError> {
-        match self.get(&format!("/containers/{id}/json")).await {
+        match self.get(&format!("/containers/{id}/json"), MAX_ANSWER).await {
             Ok((_, body)) => Ok(inspect::read(id, &body)),
             Err(ClientError::Refused { status: StatusCode::NOT_FOUND, .. }) => {
                 Ok(Inspected::NotRunning)
@@ -163,11 +142,8 @@ impl Client {
         }
     }
 
-    async fn get(&self, path: &str) -> Result<(HeaderMap, Bytes), ClientError> {
-        let request = Request::get(path)
-            .body(Empty::<Bytes>::new())
-            .map_err(|e| ClientError::Answer(e.into()))?;
-        let answer = timeout(ANSWER_TIMEOUT, self.answer(request)).await;
+    async fn get(&self, path: &str, limit: usize) -> Result<(HeaderMap, Bytes), ClientError> {
+        let answer = timeout(ANSWER_TIMEOUT, self.answer(get_request(path)?, limit)).await;
         let (head, body) = answer.map_err(|_| ClientError::Timeout)??;
         if head.status.is_success() {
             Ok((head.headers, body))
@@ -179,49 +155,109 @@ impl Client {
     async fn answer(
         &self,
         request: Request<Empty<Bytes>>,
+        limit: usize,
     ) -> Result<(response::Parts, Bytes), ClientError> {
         let (head, body) = send(&self.endpoint, request).await?.into_parts();
-        let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(ClientError::Answer)?;
+        let body = Limited::new(body, limit).collect().await.map_err(ClientError::Answer)?;
         Ok((head, body.to_bytes()))
     }
 }
 
+/// As it goes to an origin server (RFC 9112 section 3.2.1).
+fn get_request(path: &str) -> Result<Request<Empty<Bytes>>, ClientError> {
+    Request::get(path)
+        .header(HOST, HeaderValue::from_static(HOST_NAME))
+        .body(Empty::new())
+        .map_err(|e| ClientError::Answer(e.into()))
+}
+
 /// Sends one request on a connection of its own, which ends with the response.
-async fn send<B>(
+async fn send(
     endpoint: &Endpoint,
-    request: Request<B>,
-) -> Result<Response<Incoming>, ClientError>
-where
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-{
+    request: Request<Empty<Bytes>>,
+) -> Result<Response<Incoming>, ClientError> {
     let stream = endpoint.connect().await.map_err(ClientError::Connect)?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
-    Ok(sender.send_request(origin_form(request)).await?)
+    Ok(sender.send_request(request).await?)
 }
 
-/// The request as it goes to an origin server (RFC 9112 section 3.2.1).
-fn origin_form<B>(mut request: Request<B>) -> Request<B> {
-    if let Some(path) = request.uri().path_and_query().cloned() {
-        *request.uri_mut() = Uri::from(path);
+/// The events of a body, one in each line.
+fn events_in<B>(body: B) -> impl Stream<Item = Result<EventMessage, ClientError>> + use<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    ClientError: From<B::Error>,
+{
+    let lines = Lines { body, read: BytesMut::new() };
+    stream::try_unfold(lines, async |mut lines| {
+        let Some(line) = lines.next().await? else { return Ok(None) };
+        let event = serde_json::from_slice(&line).map_err(|e| ClientError::Answer(e.into()))?;
+        Ok(Some((event, lines)))
+    })
+}
+
+struct Lines<B> {
+    body: B,
+    /// Not looked at yet, or no whole line.
+    read: BytesMut,
+}
+
+impl<B> Lines<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    ClientError: From<B::Error>,
+{
+    /// The next one that is not empty.
+    async fn next(&mut self) -> Result<Option<BytesMut>, ClientError> {
+        let mut seen = 0;
+        loop {
+            if let Some(at) = self.read[seen..].iter().position(|byte| *byte == b'\n') {
+                let line = self.read.split_to(seen + at + 1);
+                seen = 0;
+                if !line.trim_ascii().is_empty() {
+                    return Ok(Some(line));
+                }
+                continue;
+            }
+            seen = self.read.len();
+            if seen > MAX_EVENT {
+                return Err(ClientError::EventTooLong);
+            }
+            let Some(frame) = Pin::new(&mut self.body).frame().await else { return Ok(None) };
+            if let Ok(data) = frame?.into_data() {
+                self.read.extend_from_slice(&data);
+            }
+        }
     }
-    request.headers_mut().insert(HOST, HeaderValue::from_static(HOST_NAME));
-    request
 }
 
-fn into_bollard(error: ClientError) -> bollard::errors::Error {
-    match error {
-        ClientError::Connect(err) => err.into(),
-        ClientError::Http(err) => err.into(),
-        other => io::Error::other(other).into(),
+/// `/version`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Version {
+    components: Vec<Component>,
+    version: String,
+    api_version: String,
+}
+
+#[derive(Deserialize)]
+struct Component {
+    #[serde(rename = "Name")]
+    name: String,
+}
+
+impl Default for Version {
+    fn default() -> Self {
+        let unknown = || "unknown".to_owned();
+        Version { components: Vec::new(), version: unknown(), api_version: unknown() }
     }
 }
 
-fn events_from(since: i64) -> EventsOptions {
-    let types = HashMap::from([("type", vec!["container", "network"])]);
-    EventsOptionsBuilder::default().since(&since.to_string()).filters(&types).build()
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.components.first().map_or("daemon", |first| &first.name);
+        write!(f, "{name} {}, API {}", self.version, self.api_version)
+    }
 }
 
 fn ids(list: &[u8]) -> Result<Vec<String>, serde_json::Error> {
@@ -247,6 +283,9 @@ fn message(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
     use super::*;
 
     #[test]
@@ -255,6 +294,34 @@ mod tests {
         assert_eq!(date(&headers), None);
         headers.insert(DATE, HeaderValue::from_static("Fri, 02 Jan 2026 03:04:05 GMT"));
         assert_eq!(date(&headers).map(OffsetDateTime::unix_timestamp), Some(1_767_323_045));
+    }
+
+    #[tokio::test]
+    async fn events_are_lines_however_they_come_and_one_without_end_is_an_error() {
+        let body = |pieces: Vec<Bytes>| {
+            let frames = pieces.into_iter().map(|piece| Ok::<_, ClientError>(Frame::data(piece)));
+            StreamBody::new(stream::iter(frames))
+        };
+        let pieces = ["{\"Action\":", "\"start\"}\n\r\n{\"Action\": \"die\"}", "\n{\"Act"];
+        let pieces = pieces.map(|piece| Bytes::from_static(piece.as_bytes())).to_vec();
+        let events: Vec<_> = events_in(body(pieces))
+            .map_ok(|event| event.action)
+            .try_collect()
+            .await
+            .expect("events");
+        assert_eq!(events, [Some("start".to_owned()), Some("die".to_owned())]);
+
+        let endless = vec![Bytes::from(vec![b'a'; MAX_EVENT / 2]); 4];
+        let first = events_in(body(endless)).try_collect::<Vec<_>>().await;
+        assert!(matches!(first, Err(ClientError::EventTooLong)), "{first:?}");
+    }
+
+    #[test]
+    fn a_version_may_lack_what_it_likes() {
+        let text = |json| serde_json::from_str::<Version>(json).expect("JSON").to_string();
+        let full = r#"{"Components": [{"Name": "Engine"}], "Version": "29", "ApiVersion": "1.52"}"#;
+        assert_eq!(text(full), "Engine 29, API 1.52");
+        assert_eq!(text("{}"), "daemon unknown, API unknown");
     }
 
     #[test]

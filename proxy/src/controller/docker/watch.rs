@@ -105,10 +105,7 @@ impl Watcher {
             Err(error) => return error.to_string(),
         };
         self.status.endpoint = endpoint.to_string();
-        let client = match Client::new(endpoint) {
-            Ok(client) => client,
-            Err(error) => return error.to_string(),
-        };
+        let client = Client::new(endpoint);
         let Err(error) = self.follow(&client).await;
         client.explain(&error)
     }

@@ -77,7 +77,11 @@ impl Kills {
             // It may have ended by itself.
             self.deaths.workers += u64::from(kill(worker, Signal::SIGKILL).is_ok());
         }
-        if let Some(changing) = changing {
+        if let Some(mut changing) = changing {
+            if controller {
+                // It may wait for the end of a handoff that the next controller knows nothing of.
+                drop(changing.kill());
+            }
             drop(changing.wait_with_output());
         }
         settled(baton).await;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -44,11 +45,15 @@ struct State {
     /// Packets that are not the first of a connection wait.
     holding: bool,
     held: Vec<Vec<u8>>,
+    /// Every packet is lost.
+    cut: bool,
     over: bool,
 }
 
 impl Link {
     pub const ADDRESS: Ipv4Addr = NEAR;
+    /// Of the other side.
+    pub const FAR_ADDRESS: Ipv4Addr = FAR;
 
     /// Each packet takes `delay`. None, with the reason on stdout, where this user may not have one.
     pub fn create(delay: Duration) -> Option<Self> {
@@ -90,6 +95,31 @@ impl Link {
     }
 }
 
+impl Link {
+    /// From now on every packet is lost, either way, and nobody is told.
+    pub fn cut(&self) {
+        for way in [&self.to_near, &self.to_far] {
+            let mut state = way.lock();
+            state.cut = true;
+            state.packets.clear();
+        }
+    }
+
+    /// The link is as it was before [`Link::cut`].
+    pub fn mend(&self) {
+        for way in [&self.to_near, &self.to_far] {
+            way.lock().cut = false;
+        }
+    }
+
+    /// The far side knows nothing any more of connections that it had, as after a loss of power.
+    pub fn forget(&self) {
+        let kill = || Command::new("ss").args(["--kill", "--tcp", "state", "all"]).output();
+        let output = self.far.run(kill).expect("iproute2 is installed");
+        assert!(output.status.success(), "{output:?}");
+    }
+}
+
 impl Drop for Link {
     fn drop(&mut self) {
         for way in [&self.to_near, &self.to_far] {
@@ -123,6 +153,9 @@ impl Way {
             let mut state = self.lock();
             if state.over {
                 return;
+            }
+            if state.cut {
+                continue;
             }
             if state.holding && !is_first(&packet) {
                 state.held.push(packet);

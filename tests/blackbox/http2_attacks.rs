@@ -69,6 +69,22 @@ async fn a_rapid_reset_ends_with_enhance_your_calm() {
     siege.end().await;
 }
 
+/// One attacker after the other, each until it is told to calm down.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn others_wait_at_most_three_times_as_long_during_a_rapid_reset() {
+    let siege = Siege::begin().await;
+    let pair = |stream| [slow(stream), reset(stream, code::CANCEL)].concat();
+    let bytes: Vec<u8> = streams(1000).flat_map(pair).collect();
+    let slowed = siege
+        .slowed_by(async |siege| {
+            let told = siege.attacker(&[]).await.flood(&bytes).await;
+            assert_eq!(told, Some(code::ENHANCE_YOUR_CALM));
+        })
+        .await;
+    assert!(slowed < 3.0, "{slowed:.2} times");
+    siege.end().await;
+}
+
 /// The reset comes when the request is at the upstream.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_patient_rapid_reset_ends_too() {

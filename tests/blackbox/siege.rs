@@ -1,5 +1,7 @@
 //! What the tests of attacks have in common: a baton whose clients, memory and log must not feel them.
 
+use std::time::Duration;
+
 use baton_load::{Kind, Load, Running, Upstream};
 use baton_tests::{Baton, Config, FrameClient, peak, reset_peak, resident};
 
@@ -7,6 +9,10 @@ use crate::{PLAIN, more_requests, nobody_felt_anything, routed_to};
 
 /// What a worker may hold more for an attack.
 pub const MEMORY: u64 = 32 << 20;
+/// Of measurements with an attack and without.
+const PAIRS: usize = 15;
+/// Less of a wait is the scheduler's: the attacker, its victims and baton share the cores.
+const NOTHING: Duration = Duration::from_millis(5);
 
 /// A baton with clients that must not feel the attack on it.
 pub struct Siege {
@@ -44,6 +50,33 @@ impl Siege {
 
     pub async fn attacker(&self, settings: &[(u16, u32)]) -> FrameClient {
         FrameClient::connect(&self.baton.http(PLAIN), settings).await
+    }
+
+    /// The 99th percentile of what other clients wait while `attack` goes on, over what they wait without it:
+    /// the median of pairs, each measured right after the other.
+    pub async fn slowed_by(&self, attack: impl AsyncFn(&Siege)) -> f64 {
+        let mut ratios = Vec::new();
+        for _ in 0..PAIRS {
+            let quiet = self.wait_of_others().await;
+            let under_attack = tokio::select! {
+                wait = self.wait_of_others() => wait,
+                () = async { loop { attack(self).await; } } => unreachable!("it goes on"),
+            };
+            ratios.push(under_attack.as_secs_f64() / quiet.max(NOTHING).as_secs_f64());
+        }
+        ratios.sort_unstable_by(f64::total_cmp);
+        println!("p99 under attack over p99 without: {ratios:.2?}");
+        ratios[PAIRS / 2]
+    }
+
+    async fn wait_of_others(&self) -> Duration {
+        let load = Load::new(self.baton.http(PLAIN))
+            .clients(Kind::Http1KeepAlive, 4)
+            .think(Duration::ZERO..Duration::from_millis(4))
+            .requests(50);
+        let report = load.start().finish().await;
+        nobody_felt_anything(&report);
+        report.kinds[&Kind::Http1KeepAlive].latency.quantile(0.99)
     }
 
     pub async fn end(self) {

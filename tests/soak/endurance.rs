@@ -9,7 +9,7 @@ use baton_tests::{Baton, Config, Docker, until};
 use crate::kernel::{Counters, Resets};
 use crate::samples::Samples;
 use crate::transfers::{Direction, Transfers};
-use crate::{HOST, LIMIT, settle};
+use crate::{BYTES, HOST, LIMIT, settle};
 
 const CYCLE: Duration = Duration::from_secs(10);
 /// Routes, each with a certificate of the local CA, that are others after each cycle.
@@ -50,9 +50,9 @@ impl Endurance {
         let load = load(&self.baton);
         let target = || self.baton.https(HOST);
         let transfers = [
-            Transfers::start(target(), Direction::Down, Protocol::Http1),
-            Transfers::start(target(), Direction::Up, Protocol::Http1),
-            Transfers::start(target(), Direction::Up, Protocol::Http2),
+            Transfers::start(target(), Direction::Down, Protocol::Http1, BYTES),
+            Transfers::start(target(), Direction::Up, Protocol::Http1, BYTES),
+            Transfers::start(target(), Direction::Up, Protocol::Http2, BYTES),
         ];
         let mut alone = Samples::of("one worker, no handoff");
         let first_part = Instant::now() + time / ALONE;

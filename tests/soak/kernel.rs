@@ -20,8 +20,9 @@ const NAMES: [&str; 4] =
 pub struct Counters(BTreeMap<&'static str, u64>);
 
 impl Counters {
+    /// Of this thread's network namespace.
     pub fn read() -> Self {
-        let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
+        let text = fs::read_to_string("/proc/thread-self/net/netstat").unwrap_or_default();
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("TcpExt:")).collect();
         let [names, values] = lines[..] else { return Counters::default() };
         let all = names.split(' ').zip(values.split(' '));

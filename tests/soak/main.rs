@@ -8,13 +8,15 @@ mod kills;
 mod samples;
 mod transfers;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use baton_load::{Kind, Load, Protocol, Running, Upstream};
-use baton_tests::{Baton, Config, proportional, until};
+use baton_tests::{Baton, Config, Link, Namespace, proportional, until};
 use clap::Parser;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use kernel::{Counters, Resets};
 use transfers::{Direction, Transfers};
@@ -27,6 +29,9 @@ const FRESH: usize = 16;
 const HTTP2: usize = 4;
 const STREAMS: usize = 16;
 const WEBSOCKETS: usize = 8;
+/// A body that spans several handoffs, in bytes, and one over a link, which is slower.
+const BYTES: u64 = 100_000_000;
+const BYTES_OVER_LINK: u64 = 10_000_000;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask soak")]
@@ -50,6 +55,10 @@ struct Options {
     /// In place of handoffs alone: so many times a controller or a worker dies (SIGKILL), at a random moment.
     #[arg(long, conflicts_with = "handoffs")]
     kills: Option<u64>,
+    /// Clients are at the far end of a link, in another network namespace, on which each packet takes so many
+    /// milliseconds.
+    #[arg(long, conflicts_with_all = ["minutes", "kills"])]
+    delay: Option<u64>,
     /// Of the moments of `--kills`.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -57,39 +66,58 @@ struct Options {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let failed = runtime.expect("a runtime").block_on(chosen(&options));
+    let failed = match options.delay {
+        None => run(&options, None),
+        Some(delay) => over_link(options, Duration::from_millis(delay)),
+    };
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn chosen(options: &Options) -> u64 {
+fn run(options: &Options, near: Option<&Namespace>) -> u64 {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.expect("a runtime").block_on(chosen(options, near))
+}
+
+/// Everything but baton and its upstream is at the far end.
+fn over_link(options: Options, delay: Duration) -> u64 {
+    let Some(link) = Link::create(delay) else { return 1 };
+    let near = link.near.clone();
+    link.far.run(move || run(&options, Some(&near)))
+}
+
+async fn chosen(options: &Options, near: Option<&Namespace>) -> u64 {
     match (options.minutes, options.kills) {
         (Some(minutes), _) => endurance::soak(minutes, &options.mode).await,
         (None, Some(rounds)) => kills::soak(rounds, options.seed, &options.mode).await,
-        (None, None) => soak(options).await,
+        (None, None) => soak(options, near).await,
     }
 }
 
 /// How many requests and transfers failed.
-async fn soak(options: &Options) -> u64 {
-    let upstream = Upstream::start("one").await.expect("upstream");
-    let baton = Baton::start(config(options, &upstream, 0)).await;
+async fn soak(options: &Options, near: Option<&Namespace>) -> u64 {
+    let upstream = &Serving::start(near).await;
+    let baton = match near {
+        Some(near) => Baton::start_in(near, config(options, upstream, 0)).await,
+        None => Baton::start(config(options, upstream, 0)).await,
+    };
+    let counters = || near.map_or_else(Counters::read, |near| near.run(Counters::read));
     let mode = baton.status_json()["handoff"]["mode"].clone();
     println!("handoff mode {mode}, {} routes", options.routes + 1);
-    let memory = memory(&baton, options, &upstream).await;
+    let memory = memory(&baton, options, upstream).await;
 
-    let (before, resets) = (Counters::read(), Resets::follow(&[baton.https_address()]));
+    let (before, resets) = (counters(), Resets::follow(&[baton.https_address()]));
     let load = start_load(&baton, options);
     // All tunnels in one generation.
     until("the tunnels", LIMIT, async || {
         (load.snapshot().kinds[&Kind::WebSocket].connections == WEBSOCKETS as u64).then_some(())
     })
     .await;
-    let transfers = Transfers::start(baton.https(HOST), Direction::Down, Protocol::Http1);
+    let bytes = if near.is_some() { BYTES_OVER_LINK } else { BYTES };
+    let transfers = Transfers::start(baton.https(HOST), Direction::Down, Protocol::Http1, bytes);
     let mut handoffs = Vec::new();
     for number in 1..=options.handoffs {
-        handoffs.push(hand_over(&baton, options, &upstream, number).await);
+        handoffs.push(hand_over(&baton, options, upstream, number).await);
         settle(&baton).await;
         if number % 10 == 0 {
             let (requests, failed) = (load.snapshot().requests(), load.snapshot().failed());
@@ -99,17 +127,56 @@ async fn soak(options: &Options) -> u64 {
     let report = load.stop().await;
     let (whole, torn) = transfers.stop().await;
     print!("\n{report}");
-    println!("downloads of {} MB: {whole} whole, {torn} failed", transfers::BYTES / 1_000_000);
+    println!("downloads of {} MB: {whole} whole, {torn} failed", bytes / 1_000_000);
     println!("rate: {:.0} requests/s\n", report.requests() as f64 / report.elapsed.as_secs_f64());
     print_times(&handoffs);
-    println!("{memory}\n");
-    Counters::read().print_since(&before, resets.as_ref().and_then(Resets::count));
+    println!("{memory}");
+    print_bound(
+        report.failed() + torn,
+        &[("handoffs", options.handoffs), ("requests", report.requests())],
+    );
+    counters().print_since(&before, resets.as_ref().and_then(Resets::count));
     report.failed() + torn
 }
 
-fn config(options: &Options, upstream: &Upstream, number: u64) -> Config {
-    let upstream = [upstream.address()];
-    let config = Config::new().top(&format!("handoff = {:?}", options.mode)).route(HOST, &upstream);
+/// An upstream, in this namespace or another, that ends with its handle.
+struct Serving {
+    address: SocketAddr,
+    _end: oneshot::Sender<()>,
+}
+
+impl Serving {
+    async fn start(near: Option<&Namespace>) -> Self {
+        let (_end, ended) = oneshot::channel::<()>();
+        let (started, address) = oneshot::channel();
+        let serve = async move {
+            let upstream = Upstream::start("one").await.expect("upstream");
+            let _ = started.send(upstream.address());
+            let _ = ended.await;
+        };
+        match near {
+            Some(near) => drop(near.block_on(move || serve)),
+            None => drop(tokio::spawn(serve)),
+        }
+        Serving { address: address.await.expect("it starts"), _end }
+    }
+}
+
+/// Where none of so many failed, at most three in so many do, with 95 % confidence (rule of three).
+fn print_bound(failed: u64, counts: &[(&str, u64)]) {
+    for (what, count) in counts.iter().filter(|_| failed == 0) {
+        println!("none of {count} {what} felt: fewer than one in {} is, at 95 %", count / 3);
+    }
+    println!();
+}
+
+fn config(options: &Options, upstream: &Serving, number: u64) -> Config {
+    let upstream = [upstream.address];
+    let listen = if options.delay.is_some() { Link::ADDRESS } else { Ipv4Addr::LOCALHOST };
+    let config = Config::new()
+        .listen(&format!("http = [\"{listen}:0\"]\nhttps = [\"{listen}:0\"]"))
+        .top(&format!("handoff = {:?}", options.mode))
+        .route(HOST, &upstream);
     let config = (0..options.routes)
         .fold(config, |config, number| config.route(&format!("app{number}.test"), &upstream));
     config.section(&format!("[limits]\nstreams = {}", 100 + number % 3))
@@ -128,7 +195,7 @@ fn start_load(baton: &Baton, options: &Options) -> Running {
 }
 
 /// The journal's entry of a handoff that is done.
-async fn hand_over(baton: &Baton, options: &Options, upstream: &Upstream, number: u64) -> Value {
+async fn hand_over(baton: &Baton, options: &Options, upstream: &Serving, number: u64) -> Value {
     if number.is_multiple_of(10) {
         let output = baton.command(&["upgrade"]);
         assert!(output.status.success(), "{output:?}\n{}", baton.stderr());
@@ -150,7 +217,7 @@ async fn settle(baton: &Baton) {
 }
 
 /// What all processes hold by themselves (PSS, proc(5)), with one generation and with two.
-async fn memory(baton: &Baton, options: &Options, upstream: &Upstream) -> String {
+async fn memory(baton: &Baton, options: &Options, upstream: &Serving) -> String {
     let one = processes(baton);
     // A WebSocket keeps the old generation.
     let tunnel = Load::new(baton.https(HOST)).clients(Kind::WebSocket, 1).start();

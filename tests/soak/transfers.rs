@@ -4,8 +4,7 @@ use baton_load::{Failure, Pace, Protocol, Target, Transferred, download, upload}
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// A body that spans several handoffs, in bytes, and bytes a second.
-pub const BYTES: u64 = 100_000_000;
+/// Bytes a second.
 const PACE: u64 = 20_000_000;
 
 #[derive(Debug, Clone, Copy)]
@@ -20,12 +19,13 @@ pub struct Transfers {
 }
 
 impl Transfers {
-    pub fn start(target: Target, direction: Direction, protocol: Protocol) -> Self {
+    /// Of so many bytes each.
+    pub fn start(target: Target, direction: Direction, protocol: Protocol, bytes: u64) -> Self {
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(async move {
             let (mut whole, mut torn) = (0, 0);
             while !*stopped.borrow() {
-                match one(&target, direction, protocol).await {
+                match one(&target, direction, protocol, bytes).await {
                     Ok(_) => whole += 1,
                     Err(failure) => {
                         println!("{direction:?} {protocol:?}: {failure}");
@@ -49,9 +49,10 @@ async fn one(
     target: &Target,
     direction: Direction,
     protocol: Protocol,
+    bytes: u64,
 ) -> Result<Transferred, Failure> {
     match direction {
-        Direction::Down => download(target, protocol, BYTES, Pace::at(PACE)).await,
-        Direction::Up => upload(target, protocol, BYTES, Pace::at(PACE)).await,
+        Direction::Down => download(target, protocol, bytes, Pace::at(PACE)).await,
+        Direction::Up => upload(target, protocol, bytes, Pace::at(PACE)).await,
     }
 }

@@ -13,7 +13,7 @@ pub const PIECE: usize = 64 * 1024;
 
 static BLOCK: LazyLock<Bytes> = LazyLock::new(|| {
     let mut random = Random::new(0x00ba_7011);
-    let period: Vec<u8> = (0..PERIOD).map(|_| random.next() as u8).collect();
+    let period: Vec<u8> = (0..PERIOD).map(|_| random.draw() as u8).collect();
     // A piece may begin at any offset of the period.
     period.iter().copied().cycle().take(PERIOD + PIECE).collect::<Vec<u8>>().into()
 });

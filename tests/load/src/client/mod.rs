@@ -75,7 +75,7 @@ impl Client {
 
     /// Another one with the same limits, for a stream of its own.
     fn fork(&mut self) -> Self {
-        Client { random: Random::new(self.random.next()), ..self.clone() }
+        Client { random: Random::new(self.random.draw()), ..self.clone() }
     }
 
     /// Whether there is a next request to make.
@@ -103,7 +103,7 @@ impl Client {
 
     fn ask(&mut self) -> Ask {
         self.left -= 1;
-        let nonce = format!("{:016x}", self.random.next());
+        let nonce = format!("{:016x}", self.random.draw());
         let every = self.plan.post_one_in;
         let body = (every > 0 && self.random.below(every) == 0).then(|| self.post_body(&nonce));
         let path = if body.is_some() { "echo" } else { "" };

@@ -51,7 +51,7 @@ async fn round_trip(client: &mut Client, tunnel: &mut Option<Tunnel>) -> Result<
     };
     let open = tunnel.insert(open);
     let size = client.random.below(MAX_MESSAGE) as usize;
-    let message = Message::text(format!("{:016x}{:.<size$}", client.random.next(), ""));
+    let message = Message::text(format!("{:016x}{:.<size$}", client.random.draw(), ""));
     open.send(message.clone()).await?;
     match open.next().await {
         Some(Ok(echo)) if echo == message => Ok(()),

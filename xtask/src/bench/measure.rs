@@ -10,9 +10,15 @@ use super::h2load::H2load;
 use super::proxy::{Proxy, Started};
 use super::row::{Row, Work};
 use crate::interrupt::Interrupt;
+use crate::process::wait_until;
 
 /// Fills pools and caches before the first measurement of a row.
 const WARM_UP: Duration = Duration::from_secs(1);
+/// Memory that has not changed for so long is what a proxy has at rest.
+const STEADY: Duration = Duration::from_secs(2);
+/// A change by more than one in so many is one.
+const UNSTEADY: u64 = 100;
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
 pub struct Results {
     pub rounds: u64,
@@ -98,11 +104,31 @@ impl Bench<'_> {
     /// A proxy that serves, and its memory before the row in KiB.
     fn warm(&self, proxy: &Proxy) -> Result<(Started, u64)> {
         let started = proxy.start(self.ground, self.cores, self.interrupt)?;
-        if !matches!(self.row.work, Work::Idle { .. }) {
-            self.load(&started, WARM_UP)?.finish(self.interrupt)?;
+        if matches!(self.row.work, Work::Idle { .. }) {
+            let memory = self.settled(&started)?;
+            return Ok((started, memory));
         }
+        self.load(&started, WARM_UP)?.finish(self.interrupt)?;
         let memory = started.memory();
         Ok((started, memory))
+    }
+
+    /// Memory in KiB once it stays. What a start needs for a moment would be taken off what
+    /// connections cost.
+    fn settled(&self, proxy: &Started) -> Result<u64> {
+        let mut memory = proxy.memory();
+        let mut since = Instant::now();
+        let stays = || {
+            let now = proxy.memory();
+            if now.abs_diff(memory) * UNSTEADY > memory {
+                (memory, since) = (now, Instant::now());
+            }
+            since.elapsed() >= STEADY
+        };
+        if !wait_until(SETTLE_LIMIT, self.interrupt, stays) {
+            bail!("memory did not settle in {} s", SETTLE_LIMIT.as_secs());
+        }
+        Ok(memory)
     }
 
     fn load(&self, proxy: &Started, time: Duration) -> Result<H2load> {

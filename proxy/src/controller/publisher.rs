@@ -234,7 +234,8 @@ impl Publisher {
             self.send_snapshot(&table, served, &assembled, &stock);
         }
         self.send_wishes(&assembled);
-        self.view.send_replace(Arc::new(view::of(containers, &table, &assembled)));
+        let view = view::of(containers, &table, &assembled, self.version());
+        self.view.send_replace(Arc::new(view));
 
         let changes = changes(&self.table, &table);
         self.tell(&changes, &table, &assembled);

@@ -8,8 +8,9 @@ use super::routes::{Diagnosis, HostEntry, RouteEntry, Table, UpstreamEntry};
 use crate::config::RouteTls;
 use crate::protocol::snapshot::Intervention;
 
-pub fn of(containers: &Containers, table: &Table, assembled: &Assembled) -> View {
+pub fn of(containers: &Containers, table: &Table, assembled: &Assembled, snapshot: u64) -> View {
     View {
+        snapshot,
         routes: routes(containers, table, assembled),
         certificates: assembled.reports.iter().map(certificate).collect(),
         docker: docker(&containers.status),

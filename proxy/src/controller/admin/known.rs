@@ -15,12 +15,17 @@ use crate::protocol::frame::WorkerStats;
 /// For a worker to tell its counters: `status` goes without them after it.
 const STATS_LIMIT: Duration = Duration::from_secs(1);
 
+/// For a worker to take the routes that are shown.
+const ROUTES_LIMIT: Duration = Duration::from_secs(1);
+
 /// What the controller shows to people; swapped whole.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     pub routes: answers::Routes,
     pub certificates: Vec<answers::Certificate>,
     pub docker: answers::Docker,
+    /// Version of the snapshot with these routes.
+    pub snapshot: u64,
 }
 
 /// Where it is known from.
@@ -34,6 +39,15 @@ pub struct Known {
 }
 
 impl Known {
+    /// Once requests see them: whoever reads that a route is up may ask it.
+    pub async fn routes(&self) -> answers::Routes {
+        let view = self.view.borrow().clone();
+        let mut active = self.fleet.borrow().active.clone();
+        // A worker that does not take them is told of by `status`.
+        let _ = active.applied(view.snapshot, ROUTES_LIMIT).await;
+        view.routes.clone()
+    }
+
     pub async fn status(&self) -> Status {
         // Before the generations: one whose handoff is done is among them then.
         let last_handoffs = self.handoffs.borrow().to_vec();

@@ -201,7 +201,7 @@ fn is_permitted(stream: &UnixStream) -> bool {
 async fn route(request: Request<Incoming>, sources: &Sources) -> Answer {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/status") => json(StatusCode::OK, &sources.known.status().await),
-        (&Method::GET, "/routes") => json(StatusCode::OK, &sources.known.view.borrow().routes),
+        (&Method::GET, "/routes") => json(StatusCode::OK, &sources.known.routes().await),
         (&Method::GET, "/certs") => json(StatusCode::OK, &sources.known.view.borrow().certificates),
         (&Method::POST, "/reload") => outcome(reload(sources).await),
         (&Method::POST, "/certs/renew") => certificate(request, sources, Wish::Renew).await,

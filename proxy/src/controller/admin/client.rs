@@ -191,11 +191,16 @@ async fn watching(
     mut tell: impl FnMut(&Step),
 ) -> Result<Handoff, AskError> {
     let mut told = 0;
+    let mut started = None;
     let mut look = async || {
         let handoffs = journal(socket).await?;
         let is_last = handoffs.first().is_some_and(|newest| newest.id == id);
         let found = handoffs.into_iter().find(|handoff| handoff.id == id);
         let found = found.ok_or(AskError::Lost)?;
+        // A controller that comes after a dead one counts anew.
+        if *started.get_or_insert_with(|| found.started.clone()) != found.started {
+            return Err(AskError::Lost);
+        }
         found.steps[told..].iter().for_each(&mut tell);
         told = found.steps.len();
         Ok::<_, AskError>((found, is_last))
@@ -216,7 +221,9 @@ async fn watching(
             match look().await {
                 // The next handoff may have come before: nobody notes the close then.
                 Ok((found, is_last)) if found.ms_to_close.is_some() || !is_last => return found,
-                Ok(_) | Err(_) => tokio::time::sleep(FOLLOW_PAUSE).await,
+                Ok(_) => tokio::time::sleep(FOLLOW_PAUSE).await,
+                Err(AskError::Lost) => return done.clone(),
+                Err(_) => tokio::time::sleep(FOLLOW_PAUSE).await,
             }
         }
     };

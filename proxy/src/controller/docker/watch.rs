@@ -88,8 +88,10 @@ impl Watcher {
     async fn run(mut self) {
         let mut back_off = BACK_OFF_MIN;
         loop {
+            let since = Instant::now();
             let error = self.connect_and_follow().await;
-            if self.status.connected {
+            // One that breaks at once does not promise that the next would last.
+            if since.elapsed() >= BACK_OFF_MAX {
                 back_off = BACK_OFF_MIN;
             }
             self.disconnected(error);

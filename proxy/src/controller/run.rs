@@ -73,9 +73,6 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] when something that it needs cannot be had; nothing is left behind then.
 pub fn run(config_path: Option<&Path>, resume: Option<RawFd>) -> Result<(), RunError> {
-    // They would double what this process takes up, and most of them are empty. A kernel without the
-    // switch has none.
-    let _ = nix::sys::prctl::set_thp_disable(true);
     let before = resume.map(State::take).transpose()?;
     let text = match &before {
         Some(state) => state.config_text.clone(),

@@ -61,8 +61,6 @@ pub enum WorkerError {
 /// # Errors
 /// When the channel breaks before the worker serves, or the process cannot have what it needs.
 pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
-    // The controller goes without huge pages, which is not for who moves bodies.
-    let _ = nix::sys::prctl::set_thp_disable(false);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

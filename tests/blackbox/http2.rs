@@ -1,9 +1,12 @@
 //! HTTP/2 towards the public.
 
+use std::io::Write;
 use std::process::Command;
 
-use crate::{APP, in_front_of_one};
 use baton_load::{Pace, Protocol};
+use baton_tests::Baton;
+
+use crate::{APP, in_front_of_one};
 
 #[tokio::test]
 async fn alpn_chooses_http2() {
@@ -34,22 +37,34 @@ async fn trailers_reach_the_client() {
     assert_eq!(answer.field("x-checked"), Some("yes"), "{answer:?}");
 }
 
+/// What h2load tells of requests with these arguments.
+async fn h2load(baton: &Baton, arguments: &[&str]) -> String {
+    let mut command = Command::new("h2load");
+    command.args(["--connect-to", &baton.https_address().to_string()]).args(arguments);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
+    String::from_utf8_lossy(&output.expect("h2load is installed").stdout).into_owned()
+}
+
 #[tokio::test]
 async fn h2load_finds_every_request_answered() {
     let (baton, _upstream) = in_front_of_one().await;
-    let address = baton.https_address();
-    let h2load = move || {
-        Command::new("h2load")
-            .args(["--requests", "5000", "--clients", "10", "--max-concurrent-streams", "20"])
-            .args(["--connect-to", &address.to_string()])
-            .arg(format!("https://{APP}/bytes?n=1000"))
-            .output()
-            .expect("h2load is installed")
-    };
-    let output = tokio::task::spawn_blocking(h2load).await.expect("h2load was run");
-    let text = String::from_utf8_lossy(&output.stdout);
+    let url = format!("https://{APP}/bytes?n=1000");
+    let many = ["--requests", "5000", "--clients", "10", "--max-concurrent-streams", "20", &url];
+    let text = h2load(&baton, &many).await;
     assert!(text.contains("5000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
     assert!(text.contains("status codes: 5000 2xx"), "{text}");
+}
+
+#[tokio::test]
+async fn uploads_that_are_answered_early_do_not_end_their_connection() {
+    let (baton, _upstream) = in_front_of_one().await;
+    let mut file = tempfile::NamedTempFile::new().expect("temp file");
+    file.write_all(&baton_load::pattern::bytes(100_000)).expect("temp file");
+    let body = file.path().to_str().expect("temp dirs are UTF-8");
+    let url = format!("https://{APP}/status?code=200");
+    let many = ["--requests=2000", "--clients=1", "--max-concurrent-streams=16", "-d", body, &url];
+    let text = h2load(&baton, &many).await;
+    assert!(text.contains("2000 succeeded, 0 failed, 0 errored, 0 timeout"), "{text}");
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! Bodies over HTTP/2, for either side: one part at a time, never more than flow control allows.
 
+use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream};
 use http::HeaderMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::turns::Turn;
 use crate::worker::message::Part;
@@ -117,6 +119,10 @@ pub struct Receiving {
     done: bool,
 }
 
+/// Of a body that nobody wants any more: so many bytes are still taken, for so long.
+const DISCARDED: usize = 256 * 1024;
+const DISCARD_LIMIT: Duration = Duration::from_secs(1);
+
 impl Receiving {
     pub fn new(stream: RecvStream) -> Self {
         let done = stream.is_end_stream();
@@ -125,6 +131,27 @@ impl Receiving {
 
     pub fn is_done(&self) -> bool {
         self.done || self.stream.is_end_stream()
+    }
+
+    /// Takes the rest of a body whose request is answered, if it is short. Where it is reset instead,
+    /// h2 soon forgets the stream, takes what is still on its way for an attack, and ends the
+    /// connection of a client that uploads to who answers early, again and again.
+    pub async fn discard(&mut self) {
+        if self.is_done() {
+            return;
+        }
+        let rest = async {
+            let mut left = DISCARDED;
+            while left > 0
+                && let Ok(Some(part)) = poll_fn(|cx| self.poll_part(cx)).await
+            {
+                if let Part::Data(data) = part {
+                    left = left.saturating_sub(data.len());
+                }
+            }
+        };
+        // Whether it has ended or not: nobody wants it.
+        let _ = timeout(DISCARD_LIMIT, rest).await;
     }
 
     /// The next part; `None` at the end. What is handed out may be sent again by the peer at once:

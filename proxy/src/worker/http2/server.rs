@@ -361,8 +361,8 @@ async fn serve_stream(
         Http2Client { respond, sending: None, receiving, turns, asked, priority: None };
     match request::serve(&local, &peer, &head, &mut client).await {
         // A request body that is still coming is not wanted any more: dropped with the stream, h2
-        // says NO_ERROR once the response is out (RFC 9113 section 8.1).
-        Outcome::Done => {}
+        // says NO_ERROR once the response is out (RFC 9113 section 8.1). A short one may end first.
+        Outcome::Done => client.receiving.discard().await,
         Outcome::Broken => client.reset(),
         Outcome::Switched(switch) => {
             let Some(end) = client.into_tunnel(&switch.head) else { return };

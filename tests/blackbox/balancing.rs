@@ -78,6 +78,29 @@ async fn a_field_brings_its_user_to_the_same_upstream() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_beside_others_begins_with_a_little() {
+    let pool = three().await;
+    let addresses: Vec<_> = pool.values().map(Upstream::address).collect();
+    // Nearly a tenth for as long as the test lasts.
+    let config = |addresses: &[_]| Config::new().route_with(HOST, addresses, "slow_start = \"1h\"");
+    let baton = Baton::start(config(&addresses[..2])).await;
+    let load = crate::http_kinds(baton.https(HOST)).start();
+    crate::more_requests(&load, 100).await;
+    // Neither of these is new: the worker began with them.
+    let (a, b) = (load.snapshot().answered_by("a"), load.snapshot().answered_by("b"));
+    assert!(a.abs_diff(b) * 4 < a + b, "{a} {b}");
+    baton.reconfigure(&config(&addresses));
+    let before = load.snapshot();
+    crate::more_requests(&load, 400).await;
+    let report = load.stop().await;
+    crate::nobody_felt_anything(&report);
+    let since = |name| report.answered_by(name) - before.answered_by(name);
+    let (whole, new) = (since("a") + since("b") + since("c"), since("c"));
+    // One in 21, where it was one in three.
+    assert!((whole / 50..whole / 10).contains(&new), "{new} of {whole}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upstream_has_no_more_requests_at_once_than_it_may() {
     let only = Upstream::start("only").await.expect("upstream");
     let caps = "max_requests = 1\nqueue = 1\nqueue_wait = \"20s\"";

@@ -24,6 +24,7 @@ pub(super) fn route_options(section: &mut Section<'_, '_, '_>) -> Options {
     let mut options = Options { compress: true, ..Options::default() };
     let balance = section.optional("balance", said(RouteBalance::parse));
     balance.into_iter().for_each(|balance| options.set_balance(balance));
+    options.slow_start = section.optional("slow_start", value::duration);
     options.sticky = section.optional("sticky", said(Sticky::parse));
     options.error_pages = section.optional("error_pages", said(page_set));
     section.read("compress", &mut options.compress, value::boolean);

@@ -55,6 +55,7 @@ pub struct Plan {
     pub balance: Option<Balance>,
     /// In place of that: by this field.
     pub balance_header: Option<Arc<str>>,
+    pub slow_start: Option<Duration>,
     pub sticky: Option<Arc<Sticky>>,
     /// For each upstream, where there is a cap.
     pub gates: Vec<Arc<Gate>>,
@@ -79,6 +80,7 @@ impl Plan {
             sticky: sticky
                 .map(|(sticky, key)| Arc::new(Sticky::compile(sticky, key, place, &upstreams))),
             balance: options.balance.take(),
+            slow_start: options.slow_start,
             balance_header: options.balance_header.take().map(Arc::from),
             gates,
             queue: options.max_requests.map(|_| Queue {

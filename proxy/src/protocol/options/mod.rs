@@ -45,6 +45,8 @@ pub struct Options {
     pub balance: Option<Balance>,
     /// In place of that: the same upstream for the same value of this field, in lower case.
     pub balance_header: Option<String>,
+    /// For so long the share of an upstream that is new, or is back, grows.
+    pub slow_start: Option<Duration>,
     /// Clients come back to the upstream that they began with.
     pub sticky: Option<Sticky>,
     /// The set of pages that its errors have; `None`: the usual ones.
@@ -105,6 +107,7 @@ impl Options {
         let named = [
             ("root", self.root.is_some()),
             ("balance", self.balance.is_some() || self.balance_header.is_some()),
+            ("slow_start", self.slow_start.is_some()),
             ("sticky", self.sticky.is_some()),
             ("error_pages", self.error_pages.is_some()),
             ("allow", self.access.allow.is_some()),

@@ -79,11 +79,14 @@ impl Pool {
             ([only], _) => Some(*only),
             (several, _) if self.balance_header.is_some() => {
                 let field = self.balance_header.as_ref().and_then(|n| who.fields()?.get(n));
-                field.map_or_else(|| self.owner(several, client()), |f| self.owner(several, f))
+                field.map_or_else(
+                    || self.owner(several, now, client()),
+                    |field| self.owner(several, now, field),
+                )
             }
-            (several, Balance::RoundRobin) => self.next_turn(several),
-            (several, Balance::LeastLoaded) => self.least_loaded(several),
-            (several, Balance::ClientAddress) => self.owner(several, client()),
+            (several, Balance::RoundRobin) => self.next_turn(several, now),
+            (several, Balance::LeastLoaded) => self.least_loaded(several, now),
+            (several, Balance::ClientAddress) => self.owner(several, now, client()),
         }
     }
 
@@ -109,12 +112,21 @@ impl Pool {
         sticky.cookie(index, request.client.scheme(request.head) == b"https")
     }
 
-    /// Each candidate gains its weight, the one in front pays the sum: turns are spread evenly.
-    fn next_turn(&self, candidates: &[usize]) -> Option<usize> {
+    /// The share of a member that has its weight, and in a slow start less.
+    fn share(&self, member: &Member, now: Instant) -> u32 {
+        let Some(whole) = self.slow_start else { return member.weight };
+        member.weight.saturating_mul(member.upstream.warmth(whole, now))
+    }
+
+    /// Each candidate gains its share, the one in front pays the sum: turns are spread evenly.
+    fn next_turn(&self, candidates: &[usize], now: Instant) -> Option<usize> {
         let members = || candidates.iter().map(|&index| (index, &self.members[index]));
-        let sum: i64 = members().map(|(_, member)| i64::from(member.weight)).sum();
-        members()
-            .for_each(|(_, member)| member.turn.set(member.turn.get() + i64::from(member.weight)));
+        let mut sum = 0;
+        for (_, member) in members() {
+            let share = i64::from(self.share(member, now));
+            member.turn.set(member.turn.get() + share);
+            sum += share;
+        }
         // The first of equals, so that the order is that of the pool.
         let (index, member) = members()
             .max_by_key(|&(index, member)| (member.turn.get(), std::cmp::Reverse(index)))?;
@@ -125,22 +137,22 @@ impl Pool {
     /// Rendezvous hashing (Thaler and Ravishankar 1998), weighted: each candidate draws a number for this
     /// key, and the highest one wins. Who goes or comes moves its own keys alone. The same in every
     /// process of one build: nothing of it is random.
-    fn owner(&self, candidates: &[usize], key: impl Hash) -> Option<usize> {
+    fn owner(&self, candidates: &[usize], now: Instant, key: impl Hash) -> Option<usize> {
         let score = |&index: &usize| {
             let member = &self.members[index];
             let mut hasher = DefaultHasher::new();
             (&key, member.upstream.address).hash(&mut hasher);
             // From 0 to 1, neither included.
             let drawn = (hasher.finish() >> 11) as f64 / (1_u64 << 53) as f64 + f64::EPSILON / 4.0;
-            -f64::from(member.weight) / drawn.ln()
+            -f64::from(self.share(member, now)) / drawn.ln()
         };
         candidates.iter().copied().max_by(|one, other| score(one).total_cmp(&score(other)))
     }
 
-    fn least_loaded(&self, candidates: &[usize]) -> Option<usize> {
+    fn least_loaded(&self, candidates: &[usize], now: Instant) -> Option<usize> {
         // Equal loads take turns, else the first member would get every request of a quiet pool.
         let load = |member: &Member| {
-            f64::from(member.upstream.active.get() + 1) / f64::from(member.weight)
+            f64::from(member.upstream.active.get() + 1) / f64::from(self.share(member, now))
         };
         let least =
             candidates.iter().map(|&index| load(&self.members[index])).min_by(f64::total_cmp)?;
@@ -149,13 +161,14 @@ impl Pool {
             .copied()
             .filter(|&index| load(&self.members[index]) <= least)
             .collect();
-        self.next_turn(&equal)
+        self.next_turn(&equal, now)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::time::Duration;
 
     use http::{HeaderName, Method};
 
@@ -320,6 +333,36 @@ mod tests {
         assert_ne!(pick(&tried), Some(1));
         pool.members[1].upstream.failed(now, true);
         assert_ne!(pick(&Tried::default()), Some(1));
+    }
+
+    #[test]
+    fn who_is_new_gets_its_share_bit_by_bit() {
+        let whole = Duration::from_secs(20);
+        let options = Options { slow_start: Some(whole), ..Options::default() };
+        let pools = pools_with(&[1, 1], options);
+        let (pool, start) = (pools.pool(0), Instant::now());
+        let counts = |balance, seconds| {
+            let now = start + Duration::from_secs(seconds);
+            let mut counts = [0; 2];
+            for client in 0..1100 {
+                let tried = Tried::default();
+                let picked = pick_for(pool, balance, &tried, now, (client, None));
+                counts[picked.expect("a member")] += 1;
+            }
+            counts
+        };
+        assert_eq!(counts(Balance::RoundRobin, 0), [550; 2]);
+        pool.members[1].upstream.since.set(Some(start));
+        for (balance, room) in
+            [(Balance::RoundRobin, 1), (Balance::LeastLoaded, 1), (Balance::ClientAddress, 40)]
+        {
+            for (seconds, want) in [(0, 100), (5, 220), (20, 550), (100, 550)] {
+                let [_, new] = counts(balance, seconds);
+                // Load is not counted here: whoever has the larger share is the least loaded.
+                let want = if balance == Balance::LeastLoaded && seconds < 20 { 0 } else { want };
+                assert!((want - room..=want + room).contains(&new), "{balance:?} {seconds}: {new}");
+            }
+        }
     }
 
     #[tokio::test]

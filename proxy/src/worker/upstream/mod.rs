@@ -30,6 +30,8 @@ const FAILURES_TO_EJECT: u32 = 3;
 /// First and longest time that an upstream is left out for; doubled each time in between.
 const FIRST_EJECTION: Duration = Duration::from_secs(1);
 const LONGEST_EJECTION: Duration = Duration::from_secs(30);
+/// Of its share, in percent, at the beginning of a slow start; Envoy's, too.
+const COLDEST: u32 = 10;
 
 /// The pools of one snapshot, in the order of [`Table::pools`].
 #[derive(Debug)]
@@ -51,6 +53,8 @@ pub struct Pool {
     balance: Option<Balance>,
     /// In place of that: by this field.
     balance_header: Option<Arc<str>>,
+    /// Members that are new or were left out get their share within this time.
+    slow_start: Option<Duration>,
     sticky: Option<Arc<Sticky>>,
     /// Before members that have as many requests as they may.
     pub queue: Option<Queue>,
@@ -78,6 +82,8 @@ pub struct Upstream {
     pub idle: RefCell<Idle>,
     pub http2: http2::Shared,
     health: Cell<Health>,
+    /// When it came beside others that were there, or will be back. `None`: it was there before.
+    since: Cell<Option<Instant>>,
 }
 
 /// What this thread's own requests have shown of an upstream.
@@ -91,12 +97,15 @@ struct Health {
 impl Pools {
     pub fn new(table: &Table, before: Option<&Pools>) -> Self {
         let mut upstreams: HashMap<Key, Rc<Upstream>> = HashMap::new();
+        // What a worker finds at its start, before or with its first snapshot, served before it.
+        let others = before.filter(|pools| !pools.upstreams.is_empty());
+        let since = others.map(|_| Instant::now());
         let mut member = |upstream: &snapshot::Upstream| {
             let key = (upstream.address, upstream.protocol);
             let known = || before.and_then(|pools| pools.upstreams.get(&key)).cloned();
             let state = upstreams
                 .entry(key)
-                .or_insert_with(|| known().unwrap_or_else(|| Rc::new(Upstream::new(key))));
+                .or_insert_with(|| known().unwrap_or_else(|| Rc::new(Upstream::new(key, since))));
             Member {
                 name: upstream.name.as_str().into(),
                 weight: upstream.weight.max(1),
@@ -113,6 +122,7 @@ impl Pools {
                 queue: plan.queue,
                 balance: plan.balance,
                 balance_header: plan.balance_header.clone(),
+                slow_start: plan.slow_start,
                 sticky: plan.sticky.clone(),
             })
             .collect();
@@ -146,7 +156,7 @@ fn gated(members: impl Iterator<Item = Member>, gates: &[Arc<Gate>]) -> Vec<Memb
 }
 
 impl Upstream {
-    fn new((address, protocol): Key) -> Self {
+    fn new((address, protocol): Key, since: Option<Instant>) -> Self {
         Upstream {
             address,
             protocol,
@@ -154,6 +164,7 @@ impl Upstream {
             idle: RefCell::default(),
             http2: http2::Shared::default(),
             health: Cell::default(),
+            since: Cell::new(since),
         }
     }
 
@@ -184,9 +195,18 @@ impl Upstream {
                 ejections: health.ejections + 1,
                 ejected_until: time.map(|time| now + time),
             };
+            self.since.set(health.ejected_until);
         }
         self.health.set(health);
         time
+    }
+
+    /// Of its share, in percent: what a start of `whole` leaves it at `now`.
+    fn warmth(&self, whole: Duration, now: Instant) -> u32 {
+        let Some(since) = self.since.get() else { return 100 };
+        let past = now.saturating_duration_since(since);
+        let percent = (past.as_secs_f64() / whole.as_secs_f64() * 100.0) as u32;
+        percent.clamp(COLDEST, 100)
     }
 
     pub fn succeeded(&self) {
@@ -200,7 +220,7 @@ mod tests {
 
     #[test]
     fn ejection_grows_and_success_forgets() {
-        let upstream = Upstream::new((([127, 0, 0, 1], 80).into(), Default::default()));
+        let upstream = Upstream::new((([127, 0, 0, 1], 80).into(), Default::default()), None);
         let start = Instant::now();
         upstream.failed(start, false);
         upstream.failed(start, false);
@@ -220,5 +240,22 @@ mod tests {
         upstream.failed(now, true);
         upstream.succeeded();
         assert!(!upstream.is_ejected(now));
+    }
+
+    #[test]
+    fn a_slow_start_begins_with_a_little_and_ends() {
+        let (key, now) = ((([127, 0, 0, 1], 80).into(), Default::default()), Instant::now());
+        let whole = Duration::from_secs(20);
+        let warmth = |upstream: &Upstream| {
+            [0, 1, 4, 10, 19, 20, 4000]
+                .map(|s| upstream.warmth(whole, now + Duration::from_secs(s)))
+        };
+        let there = Upstream::new(key, None);
+        assert_eq!(warmth(&there), [100; 7]);
+        assert_eq!(warmth(&Upstream::new(key, Some(now))), [10, 10, 20, 50, 95, 100, 100]);
+        // From when it is back.
+        there.failed(now, true);
+        there.succeeded();
+        assert_eq!(warmth(&there), [10, 10, 15, 45, 90, 95, 100]);
     }
 }

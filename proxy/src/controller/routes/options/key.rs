@@ -9,6 +9,7 @@ pub(in crate::controller::routes) enum Key {
     /// With the name of the field in lower case.
     Field(Side, FieldAct, String),
     Balance,
+    SlowStart,
     Sticky,
     Allow,
     Deny,
@@ -50,8 +51,9 @@ const FIELDS: [(&str, Side, FieldAct); 6] = [
     ("request_headers.remove.", Side::Request, FieldAct::Remove),
 ];
 
-const PLAIN: [(&str, Key); 28] = [
+const PLAIN: [(&str, Key); 29] = [
     ("balance", Key::Balance),
+    ("slow_start", Key::SlowStart),
     ("sticky", Key::Sticky),
     ("allow", Key::Allow),
     ("deny", Key::Deny),
@@ -89,8 +91,9 @@ pub(in crate::controller::routes) const VARIABLES: [(&str, Key); 1] =
 pub(in crate::controller::routes) const FOREIGN: [(&str, Key); 1] = [("loadbalance", Key::Balance)];
 
 /// For the nearest one to a label that is not known; a last part of `*` is any name.
-pub(in crate::controller::routes) const LABELS: [&str; 34] = [
+pub(in crate::controller::routes) const LABELS: [&str; 35] = [
     "balance",
+    "slow_start",
     "sticky",
     "allow",
     "deny",

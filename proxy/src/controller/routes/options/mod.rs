@@ -42,6 +42,7 @@ enum Setting {
     /// Said to be off, which is a word like any other.
     Off,
     Balance(RouteBalance),
+    SlowStart(Duration),
     Sticky(Sticky),
     Field(FieldChange),
     Allow(Vec<IpNet>),
@@ -133,6 +134,7 @@ impl Said {
             match value.clone() {
                 Setting::Off => {}
                 Setting::Balance(balance) => options.set_balance(balance),
+                Setting::SlowStart(time) => options.slow_start = Some(time),
                 Setting::Sticky(sticky) => options.sticky = Some(sticky),
                 Setting::ErrorPages(name) => options.error_pages = Some(name),
                 Setting::Field(change) if is_request => options.request_fields.push(change),
@@ -189,6 +191,7 @@ fn parse(key: &Key, written: &Written<'_>) -> Result<Parsed, String> {
             field(*side, *act, name, text).map(whole)
         }
         Key::Balance => RouteBalance::parse(text).map(Setting::Balance).map(whole),
+        Key::SlowStart => value::seconds(text).map(Setting::SlowStart).map(whole),
         Key::Sticky => Sticky::parse(text).map(Setting::Sticky).map(whole),
         Key::Allow if !written.is_label => network_access(text).map(whole),
         Key::Allow => Ok(allow(text)),

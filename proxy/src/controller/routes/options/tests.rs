@@ -361,16 +361,21 @@ fn the_proxy_protocol() {
 }
 
 #[test]
-fn how_long_an_upstream_that_has_left_may_take() {
-    let drain =
-        |seconds| Options { drain: Some(Duration::from_secs(seconds)), ..Options::default() };
+fn how_long_upstreams_may_take_to_go_and_to_come() {
+    let drain = |drain| Options { drain, ..Options::default() };
+    let slow_start = |slow_start| Options { slow_start, ..Options::default() };
     for (value, want, problem) in [
-        ("30", drain(30), None),
-        ("2m", drain(120), None),
-        ("0", Options::default(), Some("baton.drain=0 is not a duration")),
-        ("soon", Options::default(), Some("baton.drain=soon is not a duration")),
-        ("off", Options::default(), None),
+        ("30", Some(30), None),
+        ("2m", Some(120), None),
+        ("0", None, Some("=0 is not a duration")),
+        ("soon", None, Some("=soon is not a duration")),
+        ("off", None, None),
     ] {
-        says(&[("baton.drain", value)], &want, &Vec::from_iter(problem));
+        let want = want.map(Duration::from_secs);
+        for (label, want) in [("baton.drain", drain(want)), ("baton.slow_start", slow_start(want))]
+        {
+            let problem = problem.map(|problem| format!("{label}{problem}"));
+            says(&[(label, value)], &want, &Vec::from_iter(problem.as_deref()));
+        }
     }
 }

@@ -21,8 +21,7 @@ async fn stopped(docker: &Docker, baton: &Baton, name: &str, host: &str) -> Cont
     let container = docker.run(name, &environment, &[]);
     baton.wait_up(host, 1).await;
     container.stop().await;
-    until("nobody in rotation", LIMIT, async || (baton.upstreams_up(host) == 0).then_some(()))
-        .await;
+    nobody_up(baton, host).await;
     container
 }
 
@@ -39,6 +38,54 @@ async fn the_only_container_restarted_20_times_is_felt_by_nobody() {
         more_requests(&load, 50).await;
     }
     nobody_felt_anything(&load.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_while_the_only_container_stops_is_felt_by_nobody() {
+    let docker = Docker::connect();
+    let baton = Baton::start(Config::new().docker(docker.endpoint())).await;
+    let host = "stops.test";
+    let delay = ["--stop-delay", "1500"];
+    let only = docker.run_options("stops", &[("VIRTUAL_HOST", host)], &[], &delay);
+    baton.wait_up(host, 1).await;
+    let load = http_kinds(baton.https(host)).start();
+    more_requests(&load, 50).await;
+    let upgrade = async {
+        nobody_up(&baton, host).await;
+        upgraded(&baton);
+    };
+    tokio::join!(only.on_it(&["restart"]), upgrade);
+    more_requests(&load, 50).await;
+    nobody_felt_anything(&load.stop().await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_while_the_only_container_is_replaced_is_felt_by_nobody() {
+    let docker = Docker::connect();
+    let baton = Baton::start(Config::new().docker(docker.endpoint())).await;
+    let host = "replaces.test";
+    let delay = ["--stop-delay", "100"];
+    let old = docker.run_options("replaces-old", &[("VIRTUAL_HOST", host)], &[], &delay);
+    baton.wait_up(host, 1).await;
+    let load = http_kinds(baton.https(host)).start();
+    more_requests(&load, 50).await;
+    old.stop().await;
+    old.remove().await;
+    nobody_up(&baton, host).await;
+    upgraded(&baton);
+    let _new = docker.run("replaces-new", &[("VIRTUAL_HOST", host)], &[]);
+    more_requests(&load, 50).await;
+    nobody_felt_anything(&load.stop().await);
+}
+
+async fn nobody_up(baton: &Baton, host: &str) {
+    until("nobody in rotation", LIMIT, async || (baton.upstreams_up(host) == 0).then_some(()))
+        .await;
+}
+
+fn upgraded(baton: &Baton) {
+    let upgrade = baton.command(&["upgrade"]);
+    assert!(upgrade.status.success(), "{}", String::from_utf8_lossy(&upgrade.stderr));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

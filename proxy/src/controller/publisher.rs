@@ -168,6 +168,19 @@ impl Publisher {
         }
     }
 
+    /// Goes on where the program before this one was, which published what this one begins with.
+    pub fn resume(&mut self, containers: Vec<Container>) {
+        if self.holds {
+            let held = routes::held(&self.snapshot.borrow());
+            self.vacancies.resume(containers, held);
+        }
+    }
+
+    /// For [`Publisher::resume`].
+    pub fn known_containers(&self) -> Vec<Container> {
+        self.vacancies.known()
+    }
+
     /// Takes effect with the next publish.
     pub fn intervene(&mut self, interventions: Interventions) {
         self.interventions = interventions;

@@ -132,7 +132,7 @@ async fn control(
 
     let mut begun = match before {
         None => Begin::anew(config, &mut publisher, tally).await?,
-        Some(state) => Begin::resume(config, &publisher, state, tally)?,
+        Some(state) => Begin::resume(config, &mut publisher, state, tally)?,
     };
     announce(&begun.generations);
     let stock = acme.stock();
@@ -234,10 +234,11 @@ impl Begin {
     /// Everything that the program before had.
     fn resume(
         config: &Config,
-        publisher: &Publisher,
+        publisher: &mut Publisher,
         mut state: State,
         tally: Tally,
     ) -> Result<Self, RunError> {
+        publisher.resume(std::mem::take(&mut state.containers));
         let control_socket = ControlSocket::resume(&config.control_socket, state.control_socket)
             .map_err(RunError::Resume)?;
         let (prober, reachable) = Prober::start(std::mem::take(&mut state.reachable));

@@ -54,6 +54,19 @@ impl Vacancies {
         }));
     }
 
+    /// Goes on where the program before this one was: these were there or went a moment ago, and of
+    /// these routes requests waited or would have.
+    pub fn resume(&mut self, containers: Vec<Container>, held: BTreeSet<RouteKey>) {
+        self.present = containers.into_iter().map(|one| (one.id.clone(), one)).collect();
+        self.occupied = held;
+    }
+
+    /// Those that are there, and those that went a moment ago: for [`Vacancies::resume`].
+    pub fn known(&self) -> Vec<Container> {
+        let departed = self.departed.values().map(|gone| &gone.container);
+        self.present.values().chain(departed).cloned().collect()
+    }
+
     /// There is a list: who is not in it is gone for good.
     pub fn forget_recalled(&mut self) {
         self.departed.retain(|_, gone| !gone.recalled);
@@ -216,6 +229,30 @@ mod tests {
         let mut world = World::new();
         assert_eq!(world.see(&[starting("a")]), ["app.test/ starting"]);
         assert_eq!(world.see(&[]), ["app.test/ gone"]);
+    }
+
+    #[test]
+    fn the_next_program_knows_who_was_there() {
+        let before = |states: &[Container]| {
+            let mut world = World::new();
+            world.see(&[healthy("a")]);
+            world.see(states);
+            let mut next = World::new();
+            let held = BTreeSet::from([("app.test".parse().expect("a pattern"), "/".to_owned())]);
+            next.vacancies.resume(world.vacancies.known(), held);
+            // Before it has heard anything.
+            assert_eq!(next.see(&[]), ["app.test/ gone held"]);
+            next
+        };
+        assert_eq!(before(&[healthy("a")]).see(&[healthy("a")]), ["app.test/ up held"]);
+        assert_eq!(before(&[stopping("a")]).see(&[stopping("a")]), ["app.test/ stopping held"]);
+        let mut removed = before(&[]);
+        assert_eq!(removed.see(&[]), ["app.test/ gone held"]);
+        assert_eq!(removed.see(&[starting("b")]), ["app.test/ starting held"]);
+        removed.wait(60);
+        assert_eq!(removed.see(&[]), ["app.test/ gone"]);
+        removed.wait(60);
+        assert_eq!(removed.see(&[]), Vec::<String>::new());
     }
 
     #[test]

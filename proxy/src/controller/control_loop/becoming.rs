@@ -151,6 +151,7 @@ impl Controller<'_> {
             draining: Vec::new(),
             handoffs: Vec::new(),
             snapshot: self.publisher.snapshot(),
+            containers: self.publisher.known_containers(),
             ticket_keys: self.publisher.ticket_keys().clone(),
             reachable: self.reachable.borrow().iter().cloned().collect(),
             totals: Totals::default(),

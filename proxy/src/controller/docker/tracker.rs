@@ -23,7 +23,7 @@ const LIST_PATIENCE: Duration = Duration::from_secs(2);
 const NO_ANSWER: &str = "Docker does not answer about it: try `docker inspect`";
 /// A container that still runs this long after its stop signal, and after twice its stop timeout,
 /// took it for something else.
-const COMES_BACK: Duration = Duration::from_secs(60);
+pub const COMES_BACK: Duration = Duration::from_secs(60);
 /// Between two tries to inspect a container when the daemon answers with an error.
 const RETRY: Duration = Duration::from_secs(5);
 /// Questions to the daemon at one time.
@@ -102,6 +102,17 @@ impl Tracker {
                 self.marked.mark(id, now);
             }
             Reaction::Signalled(id, signal) => self.signalled(id, signal, now),
+        }
+    }
+
+    /// Takes an event of before the list: a stop signal is all that a list does not tell.
+    pub fn recollect(&mut self, reaction: Reaction, at: Instant) {
+        match reaction {
+            Reaction::Signalled(id, signal) => self.signalled(id, signal, at),
+            Reaction::Started(id) | Reaction::Died(id) if self.stops.remove(&id).is_some() => {
+                self.marked.mark(id, at);
+            }
+            Reaction::Started(_) | Reaction::Died(_) | Reaction::Inspect(_) => {}
         }
     }
 
@@ -262,6 +273,11 @@ impl Tracker {
         }
     }
 
+    /// Whether there was a list yet of which every container was asked about.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
     /// Whether the last list was answered for. Until then the view may have only
     /// some of those that take the place of others.
     pub fn synced(&self) -> bool {
@@ -388,6 +404,43 @@ mod tests {
             };
             self.tracker.containers().iter().map(text).collect()
         }
+    }
+
+    #[test]
+    fn of_the_past_only_stop_signals_count() {
+        let mut world = World::new();
+        world.list(&["again", "back", "here", "leaves"]);
+        let began = world.now;
+        world.wait(STEP);
+        let (signalled, id) = (|id| Reaction::Signalled(id, TERM), str::to_owned);
+        for (seconds, reaction) in [
+            (20, Reaction::Died(id("here"))),
+            (19, Reaction::Started(id("here"))),
+            (18, signalled(id("again"))),
+            (17, Reaction::Died(id("again"))),
+            (16, Reaction::Started(id("again"))),
+            (15, signalled(id("leaves"))),
+            (15, Reaction::Inspect(id("here"))),
+            (61, signalled(id("back"))),
+        ] {
+            world.tracker.recollect(reaction, began - Duration::from_secs(seconds));
+        }
+        for round in 0..2 {
+            for name in world.due() {
+                assert!(round == 0 || name == "again", "{name} is asked about twice");
+                world.answer(&name, "1");
+            }
+            world.wait(QUIET);
+        }
+        assert!(world.take());
+        assert_eq!(world.view(), ["again", "back", "here", "leaves (stopping)"]);
+        // As long after the signal as if it had been heard.
+        world.wait(COMES_BACK - Duration::from_secs(15));
+        assert_eq!(world.due(), [""; 0]);
+        world.wait(QUIET);
+        assert_eq!(world.due(), ["leaves"]);
+        world.answer("leaves", "1");
+        assert_eq!(world.view(), ["again", "back", "here", "leaves"]);
     }
 
     #[test]

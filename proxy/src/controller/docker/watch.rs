@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bollard::models::EventMessage;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{oneshot, watch};
@@ -16,7 +17,7 @@ use super::client::{Client, ClientError};
 use super::endpoint::Endpoint;
 use super::event;
 use super::inspect::Inspected;
-use super::tracker::Tracker;
+use super::tracker::{COMES_BACK, Tracker};
 use super::{Container, Containers, DockerStatus};
 use crate::config;
 use crate::controller::metrics::Tally;
@@ -116,7 +117,8 @@ impl Watcher {
         let version = client.version().await?;
         // The stream asks only when it is polled; that it begins here, before the list, is what
         // `since` says. So nothing is missed in between.
-        let mut events = pin!(client.events(client.clock().await?));
+        let listed = client.clock().await?;
+        let mut events = pin!(client.events(listed - self.recollects()));
         self.tracker.listed(client.list().await?, Instant::now());
         self.tally.docker_listed();
         let mut answers = FuturesUnordered::new();
@@ -128,13 +130,9 @@ impl Watcher {
             }
             let deadline = self.tracker.deadline();
             tokio::select! {
-                event = events.next() => {
-                    if let Some(reaction) = event::reaction(event.ok_or(ClientError::Ended)??) {
-                        debug!(?reaction, "docker event");
-                        self.tally.docker_event();
-                        self.tracker.react(reaction, Instant::now());
-                    }
-                }
+                // First, so that a container which was told to stop is not taken for one that serves.
+                biased;
+                event = events.next() => self.heed(event.ok_or(ClientError::Ended)??, listed),
                 Some((id, answer)) = answers.next(), if !answers.is_empty() => {
                     match answer {
                         Ok(inspected) => self.tracker.answered(&id, inspected, Instant::now()),
@@ -146,6 +144,28 @@ impl Watcher {
                 () = sleep_until(deadline.unwrap_or(now).into()), if deadline.is_some() => {}
             }
         }
+    }
+
+    /// How many seconds of the past are of interest: those in which a container was told to stop that
+    /// still runs, before this process listened. Docker remembers its last 256 events.
+    fn recollects(&self) -> i64 {
+        if self.tracker.is_complete() { 0 } else { COMES_BACK.as_secs().cast_signed() }
+    }
+
+    fn heed(&mut self, event: EventMessage, listed: i64) {
+        let age = event
+            .time
+            .and_then(|time| u64::try_from(listed.saturating_sub(time)).ok())
+            .unwrap_or(0);
+        let Some(reaction) = event::reaction(event) else { return };
+        debug!(?reaction, age, "docker event");
+        let now = Instant::now();
+        if age > 0 {
+            let at = now.checked_sub(Duration::from_secs(age)).unwrap_or(now);
+            return self.tracker.recollect(reaction, at);
+        }
+        self.tally.docker_event();
+        self.tracker.react(reaction, now);
     }
 
     fn connected(&mut self, version: &str) {

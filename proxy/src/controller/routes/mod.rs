@@ -15,7 +15,7 @@ use self::opinion::{Dissent, Opinion, Opinions, OrderOpinions, value};
 pub(super) use self::settings::is_secret;
 pub use self::table::{
     Clients, Diagnosis, HostEntry, Incumbents, Policy, RouteEntry, RouteKey, Served, Table,
-    Unrouted, UpstreamEntry, UpstreamState,
+    Unrouted, UpstreamEntry, UpstreamState, held,
 };
 use super::certificates::{Asked, Named, Wish};
 use super::docker::Container;

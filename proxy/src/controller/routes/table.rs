@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::claim::key;
 use crate::config::{Hsts, RouteTls, VerifyClient};
 use crate::controller::certificates::{Named, Trust, Wish};
 use crate::controller::environment::Defaults;
@@ -11,7 +12,7 @@ use crate::controller::probe;
 use crate::protocol::default_root::DefaultRoot;
 use crate::protocol::options::Options;
 use crate::protocol::pattern::{HostPattern, PathPattern};
-use crate::protocol::snapshot::{self, HttpsMethod, UpstreamProtocol};
+use crate::protocol::snapshot::{self, HttpsMethod, Snapshot, UpstreamProtocol};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Table {
@@ -187,6 +188,15 @@ impl Table {
         let served = served.into_iter().chain(std::iter::repeat_with(Served::default));
         self.hosts.iter().zip(served).map(|(host, served)| host.snapshot(served)).collect()
     }
+}
+
+/// The routes of a snapshot whose requests wait when nobody answers them.
+pub fn held(snapshot: &Snapshot) -> BTreeSet<RouteKey> {
+    let routes_of = |host: &snapshot::Host| {
+        let held = host.routes.iter().filter(|route| route.hold);
+        Vec::from_iter(held.map(|route| key(&host.pattern, &route.path)))
+    };
+    snapshot.hosts.iter().flat_map(routes_of).collect()
 }
 
 /// What a host is served with beside its routes.

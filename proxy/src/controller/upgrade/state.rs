@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config, Mistakes};
 use crate::controller::admin::answers::Handoff;
+use crate::controller::docker::Container;
 use crate::controller::generations::Launch;
 use crate::controller::metrics::Totals;
 use crate::controller::probe::Target;
@@ -45,6 +46,9 @@ pub struct State {
     pub handoffs: Vec<Handoff>,
     /// What workers route by until Docker has said what is true now.
     pub snapshot: Snapshot,
+    /// Those that are there, and those that went a moment ago: requests for them wait.
+    #[serde(default)]
+    pub containers: Vec<Container>,
     /// TLS sessions resume with the workers of the new program.
     pub ticket_keys: TicketKeys,
     /// What the prober has found, so that nobody is out of rotation until it is asked again.

@@ -1,5 +1,5 @@
-//! A Docker daemon that talks nonsense: containers stay where they were, memory stays bounded, and
-//! baton comes back with the daemon.
+//! A Docker daemon that talks nonsense, or very slowly: containers stay where they were, memory stays
+//! bounded, and baton comes back with the daemon.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 const HOST: &str = "garbage.test";
 const LIMIT: Duration = Duration::from_secs(20);
@@ -16,6 +17,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 const MEMORY: u64 = 32 << 20;
 /// Bytes of an answer that does not end, before the connection is closed.
 const ENDLESS: usize = 256 << 20;
+/// What a slow daemon says at once, in bytes, and how long until it goes on: a description of a container
+/// takes it about half a second.
+const PIECE: usize = 256;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What is answered in place of the daemon.
 #[derive(Debug, Clone, Copy)]
@@ -39,13 +44,22 @@ struct Liar {
 
 impl Liar {
     fn before(docker: &Docker) -> Self {
+        Self::start(docker, false)
+    }
+
+    /// In place of lies: the truth, piece by piece.
+    fn slow(docker: &Docker) -> Self {
+        Self::start(docker, true)
+    }
+
+    fn start(docker: &Docker, is_slow: bool) -> Self {
         let directory = tempfile::tempdir().expect("tempdir");
         let socket = directory.path().join("docker.sock");
         let listener = UnixListener::bind(&socket).expect("bind");
         let (says, said) = watch::channel(None);
         let (count, told) = watch::channel(0);
         let real = PathBuf::from(docker.endpoint().trim_start_matches("unix://"));
-        let task = tokio::spawn(listen(listener, real, said, count));
+        let task = tokio::spawn(listen(listener, (real, is_slow), said, count));
         Liar { socket, says, told, task, _directory: directory }
     }
 
@@ -62,7 +76,7 @@ impl Drop for Liar {
 
 async fn listen(
     listener: UnixListener,
-    real: PathBuf,
+    real: (PathBuf, bool),
     says: watch::Receiver<Option<Garbage>>,
     told: watch::Sender<usize>,
 ) {
@@ -79,7 +93,7 @@ async fn listen(
 /// One request a connection, as baton asks. Those that are open end when the lies begin.
 async fn serve(
     mut client: UnixStream,
-    real: PathBuf,
+    (real, is_slow): (PathBuf, bool),
     mut says: watch::Receiver<Option<Garbage>>,
     told: &watch::Sender<usize>,
 ) -> std::io::Result<()> {
@@ -94,9 +108,27 @@ async fn serve(
     }
     let mut daemon = UnixStream::connect(&real).await?;
     daemon.write_all(&head[..length]).await?;
+    if is_slow {
+        return trickle(daemon, client).await;
+    }
     tokio::select! {
         done = tokio::io::copy_bidirectional(&mut client, &mut daemon) => done.map(|_| ()),
         _ = says.changed() => Ok(()),
+    }
+}
+
+async fn trickle(mut daemon: UnixStream, mut client: UnixStream) -> std::io::Result<()> {
+    let mut piece = [0; PIECE];
+    loop {
+        let length = tokio::select! {
+            read = daemon.read(&mut piece) => read?,
+            gone = client.readable() => return gone,
+        };
+        if length == 0 {
+            return client.shutdown().await;
+        }
+        client.write_all(&piece[..length]).await?;
+        sleep(PAUSE).await;
     }
 }
 
@@ -165,4 +197,21 @@ async fn a_daemon_that_talks_nonsense_costs_no_route_and_no_memory() {
         .await;
         assert_eq!(baton.upstreams_up(HOST), 1, "{garbage:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_daemon_that_trickles_is_waited_for() {
+    let docker = Docker::connect();
+    let slow = Liar::slow(&docker);
+    let _web = docker.run("web", &[("VIRTUAL_HOST", "trickle.test")], &[]);
+    let endpoint = format!("unix://{}", slow.socket.display());
+    let baton = Baton::start(Config::new().docker(&endpoint)).await;
+    baton.wait_up("trickle.test", 1).await;
+    let load = crate::http_kinds(baton.https("trickle.test")).start();
+    let _second = docker.run("second", &[("VIRTUAL_HOST", "trickle.test")], &[]);
+    baton.wait_up("trickle.test", 2).await;
+    crate::more_requests(&load, 50).await;
+    let report = load.stop().await;
+    crate::nobody_felt_anything(&report);
+    assert!(report.answered_by("second") > 0, "{report}");
 }

@@ -21,6 +21,7 @@ mod container_certificates;
 mod defaults;
 mod dns01;
 mod docker_changes;
+mod docker_crowd;
 mod docker_garbage;
 mod docker_routing;
 mod documents;

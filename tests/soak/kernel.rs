@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -40,6 +40,11 @@ impl Counters {
             print_count(name, change);
         }
         print_count("resets sent (tracepoint)", resets);
+        if resets.is_none() {
+            println!(
+                "this user may not trace, or the tracepoint shows no reset that was made for it"
+            );
+        }
     }
 }
 
@@ -53,32 +58,47 @@ fn print_count(name: &str, count: Option<u64>) {
 #[derive(Debug)]
 pub struct Resets {
     instance: PathBuf,
-    /// What a reset of ours comes from, as the tracepoint writes it.
-    sources: Vec<String>,
+    sources: Vec<SocketAddr>,
     _tracing: Tracing,
 }
 
 impl Resets {
-    /// Those that leave these addresses. None where this user may not trace.
+    /// Those that leave these addresses. None where this user may not trace, or what is traced does not
+    /// show a reset that is sent to see whether it would.
     pub fn follow(addresses: &[SocketAddr]) -> Option<Self> {
         let tracing = Tracing::mount()?;
         let instance = tracing.0.path().join(format!("instances/baton-{}", std::process::id()));
         fs::create_dir(&instance).ok()?;
-        let sources = addresses.iter().map(|address| format!(" src={address} ")).collect();
-        let resets = Resets { instance, sources, _tracing: tracing };
+        let resets = Resets { instance, sources: addresses.to_vec(), _tracing: tracing };
         fs::write(resets.instance.join("events/tcp/tcp_send_reset/enable"), "1").ok()?;
-        Some(resets)
+        let sent = send_one().ok()?;
+        (resets.count_of(&[sent])? == 1).then_some(resets)
     }
 
-    /// How many were sent since then, as far as the buffer holds them.
+    /// How many were sent since the last count, as far as the buffer holds them.
     pub fn count(&self) -> Option<u64> {
+        self.count_of(&self.sources)
+    }
+
+    fn count_of(&self, sources: &[SocketAddr]) -> Option<u64> {
         let pipe = self.instance.join("trace_pipe");
         let pipe: File =
             OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(pipe).ok()?;
         let lines = BufReader::new(pipe).lines().map_while(Result::ok);
-        let is_ours = |line: &String| self.sources.iter().any(|source| line.contains(source));
-        Some(lines.filter(is_ours).count() as u64)
+        // As the tracepoint writes where a reset comes from.
+        let sources: Vec<String> = sources.iter().map(|source| format!(" src={source} ")).collect();
+        let is_theirs = |line: &String| sources.iter().any(|source| line.contains(source));
+        Some(lines.filter(is_theirs).count() as u64)
     }
+}
+
+/// Sends a reset, as a listener does that is closed with connections in its queue; from where.
+fn send_one() -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let address = listener.local_addr()?;
+    let _waits = TcpStream::connect(address)?;
+    drop(listener);
+    Ok(address)
 }
 
 impl Drop for Resets {

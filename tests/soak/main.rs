@@ -124,6 +124,8 @@ async fn soak(options: &Options, near: Option<&Namespace>) -> u64 {
             println!("{number} handoffs, {requests} requests, {failed} failed");
         }
     }
+    // Before clients leave: who closes with an answer on its way is reset for a reason.
+    let sent = resets.as_ref().and_then(Resets::count);
     let report = load.stop().await;
     let (whole, torn) = transfers.stop().await;
     print!("\n{report}");
@@ -135,8 +137,8 @@ async fn soak(options: &Options, near: Option<&Namespace>) -> u64 {
         report.failed() + torn,
         &[("handoffs", options.handoffs), ("requests", report.requests())],
     );
-    counters().print_since(&before, resets.as_ref().and_then(Resets::count));
-    report.failed() + torn
+    counters().print_since(&before, sent);
+    report.failed() + torn + sent.unwrap_or(0)
 }
 
 /// An upstream, in this namespace or another, that ends with its handle.

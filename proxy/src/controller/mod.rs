@@ -44,3 +44,4 @@ mod vacancies;
 mod view;
 mod watchdog;
 pub mod worker_process;
+mod write_behind;

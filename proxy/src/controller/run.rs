@@ -165,6 +165,7 @@ async fn control(
         gate: acme.gate(),
         admin: admin.pauses(),
         holding: begun.holding,
+        rests_until: tokio::time::Instant::now(),
         orders,
         generations: begun.generations,
         metrics,

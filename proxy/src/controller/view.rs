@@ -1,5 +1,7 @@
 //! What the controller knows, in the words of the admin socket.
 
+use std::collections::HashMap;
+
 use super::admin::answers::{self, rfc3339};
 use super::admin::known::View;
 use super::certificates::{Assembled, CertificateKind, CertificateReport, CertificateState};
@@ -32,12 +34,13 @@ fn routes(containers: &Containers, table: &Table, assembled: &Assembled) -> answ
         container: container.clone(),
         reason: reason.clone(),
     });
+    let shown = Shown::of(&assembled.reports);
     answers::Routes {
         routes: table
             .hosts
             .iter()
             .flat_map(|host| {
-                let certificate = certificate_of(host, &assembled.reports);
+                let certificate = shown.to_clients_of(host);
                 host.routes.iter().map(move |path| route(host, path, certificate))
             })
             .collect(),
@@ -116,23 +119,40 @@ fn state(state: CertificateState) -> &'static str {
     }
 }
 
-/// The kind of certificate that a client of this host is shown: one for the very name before a
-/// wildcard, the local CA's and those that were ordered before a file, as the snapshot has it.
-fn certificate_of(host: &HostEntry, reports: &[CertificateReport]) -> Option<&'static str> {
-    let name = host.pattern.to_string();
-    let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
-    let shown = |name: &String| {
-        let valid = reports.iter().filter(|report| report.state == CertificateState::Valid);
-        let covering: Vec<_> = valid.filter(|report| report.names.contains(name)).collect();
-        let of_kind = |kind| covering.iter().find(|report| report.kind == kind);
-        let ours = of_kind(CertificateKind::Local).or_else(|| of_kind(CertificateKind::Acme));
-        ours.or(covering.first()).map(|report| kind(report.kind))
-    };
-    match host.tls {
-        RouteTls::Off => None,
-        RouteTls::Passthrough => Some("passthrough"),
-        RouteTls::Auto | RouteTls::Acme | RouteTls::Local => {
-            shown(&name).or_else(|| shown(&wildcard?))
+/// The kind of certificate that is shown for each name.
+struct Shown<'a>(HashMap<&'a str, CertificateKind>);
+
+impl<'a> Shown<'a> {
+    /// The local CA's and those that were ordered before a file, as the snapshot has it.
+    fn of(reports: &'a [CertificateReport]) -> Self {
+        let rank = |kind| match kind {
+            CertificateKind::Local => 0,
+            CertificateKind::Acme => 1,
+            CertificateKind::File | CertificateKind::Default => 2,
+        };
+        let mut shown = HashMap::new();
+        for report in reports.iter().filter(|report| report.state == CertificateState::Valid) {
+            for name in &report.names {
+                let kind = shown.entry(name.as_str()).or_insert(report.kind);
+                if rank(report.kind) < rank(*kind) {
+                    *kind = report.kind;
+                }
+            }
+        }
+        Shown(shown)
+    }
+
+    /// One for the very name before a wildcard.
+    fn to_clients_of(&self, host: &HostEntry) -> Option<&'static str> {
+        let name = host.pattern.to_string();
+        let wildcard = name.split_once('.').map(|(_, parent)| format!("*.{parent}"));
+        let shown = |name: String| self.0.get(name.as_str()).copied().map(kind);
+        match host.tls {
+            RouteTls::Off => None,
+            RouteTls::Passthrough => Some("passthrough"),
+            RouteTls::Auto | RouteTls::Acme | RouteTls::Local => {
+                shown(name).or_else(|| shown(wildcard?))
+            }
         }
     }
 }
@@ -184,7 +204,7 @@ mod tests {
             ("~x", RouteTls::Auto, None),
         ] {
             let host = HostEntry { tls, ..HostEntry::new(pattern) };
-            assert_eq!(certificate_of(&host, &reports), want, "{pattern} {tls:?}");
+            assert_eq!(Shown::of(&reports).to_clients_of(&host), want, "{pattern} {tls:?}");
         }
     }
 }

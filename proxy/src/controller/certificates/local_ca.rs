@@ -8,12 +8,13 @@ use std::time::Duration;
 use rcgen::{Issuer, KeyPair};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
-use rustls::pki_types::{ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use time::OffsetDateTime;
 
 use super::pair::Pair;
 use super::{CertificateError, Problem, issue};
 use crate::controller::store::{PUBLIC, SECRET, Store, StoreError, file_name};
+use crate::controller::write_behind::WriteBehind;
 
 /// Certificate and key of the root: the truth.
 const ROOT: &str = "root.pem";
@@ -26,8 +27,18 @@ const NAME: &str = "baton local CA";
 pub(super) struct LocalCa {
     root: Store,
     leafs: Store,
+    /// Writes leafs: of thousands, each takes the disk some milliseconds.
+    behind: WriteBehind,
     authority: Option<Authority>,
-    issued: HashMap<String, Pair>,
+    issued: HashMap<String, Leaf>,
+}
+
+/// A certificate that was good when it came.
+#[derive(Debug)]
+struct Leaf {
+    pair: Pair,
+    /// The root that it was good under.
+    root: CertificateDer<'static>,
 }
 
 /// The root, ready to sign and to check.
@@ -41,9 +52,10 @@ struct Authority {
 impl LocalCa {
     /// Makes no root yet: a host that needs none has none.
     pub fn open(directory: PathBuf) -> Result<Self, StoreError> {
-        let leafs = Store::open(directory.join("leafs"))?;
+        let leafs = || Store::open(directory.join("leafs"));
+        let (leafs, behind) = (leafs()?, WriteBehind::start(leafs()?));
         let root = Store::open(directory)?;
-        Ok(LocalCa { root, leafs, authority: None, issued: HashMap::new() })
+        Ok(LocalCa { root, leafs, behind, authority: None, issued: HashMap::new() })
     }
 
     /// Where the root's certificate is, once there is one.
@@ -60,21 +72,33 @@ impl LocalCa {
         problems: &mut Vec<Problem>,
     ) -> Result<&Pair, CertificateError> {
         self.ensure_authority(now, problems)?;
+        // Of a full disk. They live in memory until the next start.
+        problems.extend(self.behind.failures());
         let authority = self.authority.as_ref().expect("made a line above");
-        let fresh = |pair: &Pair| now < pair.renewal() && authority.check(pair, name, now).is_ok();
+        // Without another look at its signature: there may be thousands.
+        let fresh = |leaf: &Leaf| {
+            let is_ours = leaf.root == authority.certificate.leaf;
+            is_ours && leaf.pair.is_valid(now) && now < leaf.pair.renewal()
+        };
         if !self.issued.get(name).is_some_and(fresh) {
-            match load_or_issue(&self.leafs, authority, name, now, problems) {
+            match load_or_issue((&self.leafs, &self.behind), authority, name, now, problems) {
                 Ok(pair) => {
-                    self.issued.insert(name.to_owned(), pair);
+                    let root = authority.certificate.leaf.clone();
+                    self.issued.insert(name.to_owned(), Leaf { pair, root });
                 }
                 // One that is due but still good is better than none.
-                Err(error) if self.issued.get(name).is_some_and(|old| old.is_valid(now)) => {
+                Err(error) if self.issued.get(name).is_some_and(|old| old.pair.is_valid(now)) => {
                     problems.push(Problem { thing: name.to_owned(), reason: error.to_string() });
                 }
                 Err(error) => return Err(error),
             }
         }
-        Ok(&self.issued[name])
+        Ok(&self.issued[name].pair)
+    }
+
+    #[cfg(test)]
+    pub fn flush(&self) -> bool {
+        self.behind.flush()
     }
 
     /// Forgets, in memory alone, what nobody asks for any more.
@@ -83,7 +107,7 @@ impl LocalCa {
     }
 
     pub fn issued(&self) -> impl Iterator<Item = &Pair> {
-        self.issued.values()
+        self.issued.values().map(|leaf| &leaf.pair)
     }
 
     fn ensure_authority(
@@ -163,7 +187,7 @@ fn publish(store: &Store, pem: &str, problems: &mut Vec<Problem>) -> Result<(), 
 }
 
 fn load_or_issue(
-    store: &Store,
+    (store, behind): (&Store, &WriteBehind),
     authority: &Authority,
     name: &str,
     now: OffsetDateTime,
@@ -184,10 +208,7 @@ fn load_or_issue(
     let issued = issue::leaf(name, &authority.issuer, now)?;
     let pair = Pair::parse(&issued.chain_pem, &issued.key_pem)?;
     authority.check(&pair, name, now)?;
-    // A full disk must not keep it from service: it lives in memory until the next start.
-    if let Err(error) = store.write(&file, pair.to_pem().as_bytes(), SECRET) {
-        problems.push(Problem { thing: name.to_owned(), reason: error.to_string() });
-    }
+    behind.write(file, pair.to_pem().into_bytes());
     Ok(pair)
 }
 

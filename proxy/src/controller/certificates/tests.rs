@@ -183,6 +183,7 @@ fn secrets_are_the_owners_alone() {
     let state_dir = state_dir();
     let mut certificates = open(&state_dir);
     certificates.assemble(&[wanted("*.app.test", RouteTls::Auto)], &Stock::default());
+    assert!(certificates.local_ca.flush());
     for (file, want) in [
         ("default.pem", 0o600),
         ("local-ca", 0o700),
@@ -205,6 +206,7 @@ fn a_leaf_is_kept_over_a_restart_until_two_thirds_of_its_life() {
     let mut certificates = open(&state_dir);
     let first = certificates.assemble_at(&app, &Stock::default(), start);
     let chain = |assembled: &Assembled| assembled.certificates[1].chain_pem.clone();
+    assert!(certificates.local_ca.flush());
 
     let later = open(&state_dir).assemble_at(&app, &Stock::default(), start + Duration::days(59));
     assert_eq!(chain(&later), chain(&first));
@@ -214,6 +216,7 @@ fn a_leaf_is_kept_over_a_restart_until_two_thirds_of_its_life() {
     let renewed = certificates.assemble_at(&app, &Stock::default(), due);
     assert_ne!(chain(&renewed), chain(&first));
     assert_eq!(renewed.problems, []);
+    assert!(certificates.local_ca.flush());
     let restarted = open(&state_dir).assemble_at(&app, &Stock::default(), due);
     assert_eq!(chain(&restarted), chain(&renewed));
 }

@@ -39,6 +39,9 @@ const FIRST_LIST_LIMIT: Duration = Duration::from_secs(2);
 /// tried again then.
 const DUE_PAUSE: Duration = Duration::from_secs(60);
 
+/// Between two publishes, at most.
+const LONGEST_REST: Duration = Duration::from_millis(500);
+
 /// The configuration in force, and its text, which crosses an upgrade.
 pub struct Live {
     pub config: Config,
@@ -66,6 +69,9 @@ pub struct Controller<'a> {
     /// Until Docker has answered this program, workers route by what the one before it published.
     pub holding: bool,
     pub orders: mpsc::Receiver<Order>,
+    /// Changes that come until then are published together: of thousands of routes, a publish takes a
+    /// while, and between two of them there is as much time for all else.
+    pub rests_until: Instant,
     pub generations: Generations,
     pub metrics: Metrics,
     pub pending: Option<Pending>,
@@ -144,6 +150,7 @@ impl Controller<'_> {
         let mut ready = false;
         let mut watchdog = Watchdog::of_environment();
         loop {
+            let rested = Instant::now() >= self.rests_until;
             let becoming = tokio::select! {
                 step = self.generations.next() => match self.generations.follow(step).await {
                     Some(Event::HandedOver) => { self.handed_over().await; None }
@@ -153,11 +160,12 @@ impl Controller<'_> {
                 },
                 signal = signals.next() => self.obey(signal).await,
                 Some(order) = self.orders.recv() => self.follow(order).await,
-                Ok(()) = self.containers.changed() => { self.publish(); None }
-                Ok(()) = self.reachable.changed() => { self.publish(); None }
+                Ok(()) = self.containers.changed(), if rested => { self.publish(); None }
+                Ok(()) = self.reachable.changed(), if rested => { self.publish(); None }
                 Ok(()) = self.asked.changed() => None,
-                Ok(()) = self.stock.changed() => { self.publish(); None }
-                () = sleep(until_due(self.publisher.due())) => { self.publish(); None }
+                Ok(()) = self.stock.changed(), if rested => { self.publish(); None }
+                () = sleep(until_due(self.publisher.due())), if rested => { self.publish(); None }
+                () = sleep_until(self.rests_until), if !rested => None,
                 () = sleep_until(first_list_limit), if !ready => None,
                 () = retry_due(self.retry.as_ref()) => { self.take_over_again(); None }
                 () = watchdog.due() => { notify(&[NotifyState::Watchdog]); None }
@@ -177,9 +185,11 @@ impl Controller<'_> {
         }
     }
 
+    /// And what it said is published.
     fn docker_has_spoken(&self) -> bool {
-        let status = &self.containers.borrow().status;
-        !self.live.config.docker.enabled || status.connected || status.error.is_some()
+        let views = self.publisher.views();
+        let docker = &views.borrow().docker;
+        !self.live.config.docker.enabled || docker.connected || docker.error.is_some()
     }
 
     async fn obey(&mut self, signal: Signal) -> Option<Becoming> {
@@ -236,7 +246,10 @@ impl Controller<'_> {
             return Vec::new();
         }
         self.holding = false;
+        let begun = Instant::now();
         let changes = self.publisher.publish(&containers, &reachable);
+        let now = Instant::now();
+        self.rests_until = now + now.duration_since(begun).min(LONGEST_REST);
         let table = self.publisher.table();
         self.prober.want(table.probes.clone());
         let routed: HashSet<_> = table.hosts.iter().map(|host| host.pattern.to_string()).collect();

@@ -174,4 +174,34 @@ mod tests {
             assert_eq!(State::parse(text.as_bytes()).expect_err(text).to_string(), want);
         }
     }
+
+    #[test]
+    fn a_state_that_is_cut_off_is_none() {
+        let state = State {
+            state_version: VERSION,
+            started: SystemTime::UNIX_EPOCH,
+            config_file: "/etc/baton/baton.toml".into(),
+            config_text: "access_log = true\n".to_owned(),
+            control_socket: 5,
+            executables: Executables { current: 6, previous: Some(7), before: None },
+            steering: SteeringState::Inherit { why: "a test".to_owned() },
+            last_generation: 3,
+            active: None,
+            draining: Vec::new(),
+            handoffs: Vec::new(),
+            snapshot: Snapshot::default(),
+            containers: vec![Container { id: "a".to_owned(), ..Container::default() }],
+            ticket_keys: TicketKeys::new(SystemTime::UNIX_EPOCH),
+            reachable: Vec::new(),
+            totals: Totals::default(),
+            metrics_socket: None,
+            next: Next::GoOn { journal: 1, error: String::new() },
+        };
+        let text = serde_json::to_vec(&state).expect("a state");
+        let whole = State::parse(&text).expect("the same state");
+        assert_eq!((whole.containers, whole.last_generation), (state.containers, 3));
+        for length in 0..text.len() {
+            State::parse(&text[..length]).expect_err("it is cut off");
+        }
+    }
 }

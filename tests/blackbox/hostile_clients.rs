@@ -194,6 +194,22 @@ async fn floods_of_records_before_a_hello_end_the_connection() {
     siege.end().await;
 }
 
+/// One attacker after the other, each until its connection ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a measurement that wants the machine for itself: cargo xtask test --alone"]
+async fn others_wait_at_most_three_times_as_long_during_floods_of_records() {
+    let siege = Siege::begin().await;
+    for (what, bytes) in [
+        ("a hello in a thousand pieces", record(HANDSHAKE, &[1]).repeat(100_000)),
+        ("warnings", record(ALERT, &[1, 90]).repeat(100_000)),
+    ] {
+        let attack =
+            async |siege: &Siege| drop(exchange(siege.baton.https_address(), &bytes).await);
+        siege.slowed_little_by(what, attack).await;
+    }
+    siege.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nobody_negotiates_anew() {
     let siege = Siege::with("[timeouts]\nkeep_alive = \"1500ms\"").await;

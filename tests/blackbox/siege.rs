@@ -52,9 +52,16 @@ impl Siege {
         FrameClient::connect(&self.baton.http(PLAIN), settings).await
     }
 
+    /// Other clients wait less than three times as long while `attack` goes on again and again.
+    pub async fn slowed_little_by(&self, what: &str, attack: impl AsyncFn(&Siege)) {
+        let slowed = self.slowed_by(attack).await;
+        println!("{what}: {slowed:.2} times");
+        assert!(slowed < 3.0, "{what}: {slowed:.2} times");
+    }
+
     /// The 99th percentile of what other clients wait while `attack` goes on, over what they wait without it:
     /// the median of pairs, each measured right after the other.
-    pub async fn slowed_by(&self, attack: impl AsyncFn(&Siege)) -> f64 {
+    async fn slowed_by(&self, attack: impl AsyncFn(&Siege)) -> f64 {
         let mut ratios = Vec::new();
         for _ in 0..PAIRS {
             let quiet = self.wait_of_others().await;

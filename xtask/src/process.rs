@@ -39,6 +39,13 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Builds what users get, and the clients and the upstream of tests; where the former is.
+pub fn build_release(interrupt: &Interrupt) -> Result<PathBuf> {
+    let packages = ["--package", "baton-proxy", "--package", "baton-load", "--bins"];
+    run(cargo().args(["build", "--release"]).args(packages), interrupt)?;
+    release_baton()
+}
+
 /// The release build of the product: cargo puts it beside the directory of this one.
 pub fn release_baton() -> Result<PathBuf> {
     let xtask = std::env::current_exe().context("where xtask is")?;

@@ -8,7 +8,7 @@ use crate::dockerd::{self, Dockerd};
 use crate::ebpf;
 use crate::interrupt::Interrupt;
 use crate::packages;
-use crate::process::{cargo, run};
+use crate::process::{build_release, cargo, run};
 use crate::steps::Steps;
 
 #[derive(clap::Args)]
@@ -18,6 +18,9 @@ pub struct Options {
     /// No black-box tests: needs neither root nor Docker.
     #[arg(long)]
     unit: bool,
+    /// In place of all that: the measurements, which want the machine for themselves; the release binary.
+    #[arg(long, conflicts_with = "unit")]
+    alone: bool,
     /// Install nothing: say what is missing.
     #[arg(long)]
     no_install: bool,
@@ -26,6 +29,10 @@ pub struct Options {
 pub fn test(options: &Options) -> Result<()> {
     let interrupt = Interrupt::catch().context("catching signals")?;
     let mut steps = Steps::default();
+    if options.alone {
+        measurements(options, &mut steps, &interrupt);
+        return steps.finish();
+    }
     // First, because it is what can be missing, and nothing after it asks for anything.
     let provided = options.unit || provide(options, &mut steps, &interrupt);
     if options.filter.is_none() {
@@ -91,6 +98,17 @@ fn black_box_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) 
     if let Docker::Ours(dockerd) = docker {
         steps.take("clean up", || dockerd.stop());
     }
+}
+
+/// One after the other, of what users get.
+fn measurements(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
+    let Some(baton) = steps.take("release build", || build_release(interrupt)) else { return };
+    steps.take("measurements", || {
+        let mut test = cargo();
+        test.args(["test", "--workspace", "--test", "*"]).args(&options.filter);
+        test.args(["--", "--ignored", "--nocapture", "--test-threads", "1"]);
+        run(test.env("BATON_BIN", &baton), interrupt)
+    });
 }
 
 /// Black-box tests at a time: many of them wait for what takes its time, such as a CA that looks.

@@ -1,18 +1,20 @@
 //! More than there is room for: accepting pauses, what is in progress goes on, and all is well again once
 //! there is room.
 
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use baton_load::Upstream;
 use baton_tests::frames::{block, flag, headers};
-use baton_tests::{Baton, FrameClient, exchange};
+use baton_tests::{Baton, FrameClient, MemoryGroup, exchange, resident, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
-use crate::stage::get;
+use crate::stage::{LIMIT, get};
 use crate::{PLAIN, routed_to};
 
 const ROOM: usize = 8;
@@ -135,4 +137,66 @@ async fn descriptors_that_are_used_up_are_waited_for() {
 async fn clients_alone_do_not_use_up_the_descriptors() {
     let (baton, _upstream) = baton("[limits]\nconnections = 1000000").await;
     assert!(baton.stderr().contains("open files (LimitNOFILE)"), "{}", baton.stderr());
+}
+
+/// Of the control group; the worker needs some ten without clients.
+const GROUP_BYTES: u64 = 80 << 20;
+/// What an attacker makes the worker hold: of a head that does not end.
+const HEAD_BYTES: usize = 900 << 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn near_the_memory_of_its_group_new_work_is_refused_and_nobody_is_killed() {
+    let Some(group) = MemoryGroup::with(GROUP_BYTES) else { return };
+    let (baton, upstream) = baton("[limits]\nheader_bytes = \"1MiB\"").await;
+    group.take(baton.pid());
+    let limits = "[limits]\nheader_bytes = \"1MiB\"\nstreams = 50";
+    let config = routed_to(&upstream.address()).top("threads = 1").section(limits);
+    assert_eq!(baton.reconfigure(&config)["handoff"]["outcome"], "done");
+    let (worker, address) = (baton.worker_pid(), baton.http_address());
+    let mut inside = TcpStream::connect(address).await.expect("baton listens");
+    assert_eq!(ask(&mut inside).await, "HTTP/1.1 200 OK");
+    let slow = format!("GET /slow?ms=4000 HTTP/1.1\r\nHost: {PLAIN}\r\nConnection: close\r\n\r\n");
+    let in_progress = tokio::spawn(exchange(address, slow));
+    until("it is in progress", LIMIT, async || (upstream.requests() == 2).then_some(())).await;
+
+    let mut attackers = JoinSet::new();
+    while ask(&mut inside).await == "HTTP/1.1 200 OK" {
+        assert!(attackers.len() < 200, "{} MiB and nothing is refused", resident(worker) >> 20);
+        let before = resident(worker);
+        attackers.spawn(never_ending_head(address));
+        until("it holds more", LIMIT, async || {
+            let holds = resident(worker) >= before + HEAD_BYTES as u64 / 2;
+            (holds || ask(&mut inside).await != "HTTP/1.1 200 OK").then_some(())
+        })
+        .await;
+    }
+    println!("refused with {} attackers, {} MiB", attackers.len(), resident(worker) >> 20);
+    let waits = tokio::spawn(exchange(address, get(PLAIN)));
+    for _ in 0..10 {
+        assert_eq!(ask(&mut inside).await, "HTTP/1.1 503 Service Unavailable");
+    }
+    assert!(!waits.is_finished(), "somebody was let in");
+    waits.abort();
+    let answer = in_progress.await.expect("no panic");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+
+    attackers.shutdown().await;
+    let over = Instant::now();
+    until("all is well", LIMIT, async || {
+        exchange(address, get(PLAIN)).await.starts_with("HTTP/1.1 200 ").then_some(())
+    })
+    .await;
+    assert!(over.elapsed() < Duration::from_secs(1), "{:?}", over.elapsed());
+    assert_eq!(ask(&mut inside).await, "HTTP/1.1 200 OK");
+    assert_eq!(baton.worker_pid(), worker, "the worker lives");
+    let said = baton.stderr();
+    assert!(said.contains("MiB are used: new connections wait and requests get 503"), "{said}");
+}
+
+async fn never_ending_head(address: SocketAddr) {
+    let mut client = TcpStream::connect(address).await.expect("baton listens");
+    let head = format!("GET / HTTP/1.1\r\nHost: {PLAIN}\r\nX-Large: {}", "x".repeat(HEAD_BYTES));
+    // Where baton reads no more it waits here, else below.
+    let _ = client.write_all(head.as_bytes()).await;
+    std::future::pending::<()>().await;
 }

@@ -55,9 +55,15 @@ impl Accept {
         let mut sweeps = self.local.sweeps.subscribe();
         loop {
             let next = async {
-                // Not a place that is kept: the other listeners of the thread need it meanwhile.
-                self.local.room().await;
-                listener.accept().await
+                loop {
+                    // Not a place that is kept: the other listeners of the thread need it meanwhile.
+                    self.local.room().await;
+                    tokio::select! {
+                        biased;
+                        () = self.local.shortage() => {}
+                        accepted = listener.accept() => return accepted,
+                    }
+                }
             };
             let accepted = tokio::select! {
                 biased;

@@ -18,6 +18,7 @@ use super::descriptors;
 use super::drain::Phase;
 use super::files::Roots;
 use super::host_book::HostBook;
+use super::memory;
 use super::route_options::Limiter;
 use super::sandbox::{self, Incomplete, Layers};
 use super::stats::ThreadStats;
@@ -84,18 +85,32 @@ pub fn run(control: OwnedFd, fault: Option<Fault>) -> Result<(), WorkerError> {
         descriptors::fit(&mut settings.limits);
         // Before any other thread, and before a stranger has said a word.
         let roots = Roots::open(&settings.static_roots);
+        let (short_of_memory, is_short) = watch::channel(false);
+        let gauge = memory::Gauge::open();
         let layers = sandbox::enter(settings.sandbox, &roots)?;
         let Layers { active, missing } = layers;
         controller.sender.send(&FromWorker::Sandboxed { active, missing }).await?;
         let (writer, writing) = access_log::start().map_err(WorkerError::Start)?;
-        let worker = Worker::start(identity, settings, fault, &writer, &Arc::new(roots))?;
+        if let Some(gauge) = gauge {
+            tokio::spawn(memory::watch(gauge, short_of_memory));
+        }
+        let shared = Shared { writer, roots: Arc::new(roots), is_short };
+        let worker = Worker::start(identity, settings, fault, &shared)?;
         // Each thread has its own; the log ends with the last of them.
-        drop(writer);
+        drop(shared);
         worker.serve(controller).await?;
         // The last lines of the log.
         let _ = writing.join();
         Ok(())
     })
+}
+
+/// What threads have that began before them.
+struct Shared {
+    writer: access_log::Writer,
+    roots: Arc<Roots>,
+    /// Whether memory is.
+    is_short: watch::Receiver<bool>,
 }
 
 /// The channel to whoever controls this worker.
@@ -196,8 +211,7 @@ impl Worker {
         identity: Identity,
         settings: WorkerSettings,
         fault: Option<Fault>,
-        writer: &access_log::Writer,
-        roots: &Arc<Roots>,
+        shared: &Shared,
     ) -> Result<Self, WorkerError> {
         let settings = Arc::new(settings);
         let table = Arc::new(ArcSwap::from_pointee(Table::default()));
@@ -219,9 +233,10 @@ impl Worker {
                 challenges: challenges.clone(),
                 stats: stats.clone(),
                 generation: identity.generation,
-                log: writer.clone(),
+                log: shared.writer.clone(),
                 limiter: limiter.clone(),
-                roots: roots.clone(),
+                roots: shared.roots.clone(),
+                is_short: shared.is_short.clone(),
                 orders: receiver,
                 events: events_sender.clone(),
             };
@@ -245,7 +260,7 @@ impl Worker {
             rendezvous: None,
             events,
             drain: None,
-            followers: writer.followers.clone(),
+            followers: shared.writer.followers.clone(),
             quiesced: 0,
             ended: 0,
             fault,

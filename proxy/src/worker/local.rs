@@ -5,10 +5,12 @@ use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use arc_swap::Cache;
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 use super::access_log::AccessLog;
 use super::client_auth::ClientAuth;
@@ -22,6 +24,10 @@ use super::table::Table;
 use super::upstream::Pools;
 use super::upstream::connect::Connector;
 use crate::protocol::settings::WorkerSettings;
+use crate::sys;
+
+/// While memory is short.
+const BETWEEN_COLLECTIONS: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
 pub struct Local {
@@ -44,6 +50,8 @@ pub struct Local {
     routing: RefCell<Rc<Routing>>,
     /// Version of the table.
     published: watch::Receiver<u64>,
+    /// Whether memory is.
+    is_short: watch::Receiver<bool>,
     /// Connections that this thread may have more; below zero in a drain.
     slots: Cell<isize>,
     slot_freed: Notify,
@@ -62,8 +70,7 @@ impl Local {
         (table, published): (Arc<ArcSwap<Table>>, watch::Receiver<u64>),
         stats: Arc<ThreadStats>,
         log: AccessLog,
-        limiter: Arc<Limiter>,
-        roots: Arc<Roots>,
+        (limiter, roots, is_short): (Arc<Limiter>, Arc<Roots>, watch::Receiver<bool>),
     ) -> Rc<Self> {
         let first = table.load_full();
         let pools = Pools::new(&first, None);
@@ -85,6 +92,7 @@ impl Local {
             table: RefCell::new(Cache::new(table)),
             routing: RefCell::new(Rc::new(Routing { table: first, pools })),
             published,
+            is_short,
             slots: Cell::new(slots),
             slot_freed: Notify::new(),
         })
@@ -112,9 +120,34 @@ impl Local {
 
     /// Waits until this thread may have another connection.
     pub async fn room(&self) {
-        while self.slots.get() <= 0 {
-            self.slot_freed.notified().await;
+        loop {
+            if self.is_short_of_memory() {
+                // What this thread has freed, the allocator gives back to nobody but when it is asked.
+                sys::give_back_memory();
+                let _ = timeout(BETWEEN_COLLECTIONS, self.until_short(false)).await;
+            } else if self.slots.get() <= 0 {
+                self.slot_freed.notified().await;
+            } else {
+                return;
+            }
         }
+    }
+
+    /// Waits until memory is short.
+    pub async fn shortage(&self) {
+        self.until_short(true).await;
+    }
+
+    async fn until_short(&self, wanted: bool) {
+        if self.is_short.clone().wait_for(|is_short| *is_short == wanted).await.is_err() {
+            // Nobody watches: it stays as it is.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// New work is refused.
+    pub fn is_short_of_memory(&self) -> bool {
+        *self.is_short.borrow()
     }
 
     /// For a connection that is there, whether there was room or not: those in the queue of a listener

@@ -21,6 +21,7 @@ pub mod http2;
 pub mod leaving;
 pub mod linger;
 pub mod local;
+pub mod memory;
 pub mod message;
 pub mod page;
 mod passthrough;

@@ -48,6 +48,8 @@ impl Page {
         Page::Status(StatusCode::METHOD_NOT_ALLOWED, "This method is not served here.");
     pub const NO_FILE: Page =
         Page::Status(StatusCode::NOT_FOUND, "There is nothing under this path.");
+    pub const SHORT_OF_MEMORY: Page =
+        Page::Unavailable("The server has too much to do at the moment.");
     pub const NO_ROOT: Page = Page::Unavailable("These files cannot be served at the moment.");
     pub const NOT_READABLE: Page =
         Page::Status(StatusCode::FORBIDDEN, "This may not be read by the server.");

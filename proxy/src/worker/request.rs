@@ -95,6 +95,10 @@ pub async fn serve<D: Downstream>(
         };
         let named = route.options.as_ref().and_then(|options| options.error_pages.as_deref());
         let manner = Manner { hsts, pages: sets.named(named) };
+        if local.is_short_of_memory() && !peer.is_controller {
+            let page = Page::SHORT_OF_MEMORY;
+            break (answer(local, client, head, &page, manner, &mut record).await, counts);
+        }
         let pool = routing.pools.pool(route.pool);
         let client_side = peer.client(local);
         let request = Request {

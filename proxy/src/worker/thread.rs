@@ -43,6 +43,8 @@ pub struct Parts {
     pub log: Writer,
     pub limiter: Arc<Limiter>,
     pub roots: Arc<Roots>,
+    /// Whether memory is.
+    pub is_short: watch::Receiver<bool>,
     pub orders: UnboundedReceiver<Order>,
     pub events: UnboundedSender<Event>,
 }
@@ -98,7 +100,8 @@ async fn serve(mut parts: Parts) {
     let wish = &parts.settings.access_log;
     let log = AccessLog::new(wish, parts.generation, parts.log, parts.stats.clone());
     let tables = (parts.table, parts.published);
-    let local = Local::new(parts.settings, tables, parts.stats, log, parts.limiter, parts.roots);
+    let shared = (parts.limiter, parts.roots, parts.is_short);
+    let local = Local::new(parts.settings, tables, parts.stats, log, shared);
     let accept = Accept { local: local.clone(), tls: parts.tls, challenges: parts.challenges };
     spawn_local(write_log(local.clone()));
     spawn_local(sweep(local.clone()));

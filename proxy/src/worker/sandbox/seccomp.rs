@@ -32,6 +32,7 @@ const FREE: &[libc::c_long] = &[
     libc::SYS_fstat,
     libc::SYS_ioctl,
     libc::SYS_lseek,
+    libc::SYS_pread64,
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_write,
@@ -80,7 +81,7 @@ const FREE: &[libc::c_long] = &[
 ];
 
 /// For static files alone. What can be opened is up to Landlock: arguments in memory are not seen here.
-const FILES: &[libc::c_long] = &[libc::SYS_openat2, libc::SYS_pread64, libc::SYS_preadv2];
+const FILES: &[libc::c_long] = &[libc::SYS_openat2, libc::SYS_preadv2];
 
 /// Older names, which the C library may use on this machine.
 #[cfg(target_arch = "x86_64")]

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::Command;
 
 use baton_load::{Load, Upstream};
-use baton_tests::{Baton, Config, Docker, SmallDisk, hang};
+use baton_tests::{Baton, Config, Docker, SlowDisk, SmallDisk, hang, until};
 use nix::sys::signal::{Signal, kill};
 use tokio::task::JoinSet;
 
-use crate::stage::{IdleConnection, Mode, Stage, in_modes, tunnels_lived_on};
+use crate::stage::{IdleConnection, LIMIT, Mode, Stage, in_modes, tunnels_lived_on};
 use crate::{APP, http_kinds, more_requests, nobody_felt_anything, routed_to};
 
 in_modes! {
@@ -54,36 +54,51 @@ async fn a_new_worker_that_stops_after_the_flip_loses_nobody(mode: Mode) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_state_disk_is_felt_by_nobody() {
     let Some(disk) = SmallDisk::mount() else { return };
-    changes_go_live(&disk, |disk| disk.fill()).await;
+    changes_go_live(disk.path(), || disk.fill(), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_state_disk_that_turns_read_only_is_felt_by_nobody() {
     let Some(disk) = SmallDisk::mount() else { return };
-    changes_go_live(&disk, |disk| remount(disk.path(), "ro")).await;
+    changes_go_live(disk.path(), || remount(disk.path(), "ro"), true).await;
 }
 
-/// Whatever becomes of the disk, routes with certificates of the local CA, generations and upgrades go live.
-async fn changes_go_live(disk: &SmallDisk, break_it: impl FnOnce(&SmallDisk)) {
+/// Writes to it wait for as long as the changes take. (So would an exec, for those of this process.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_disk_that_does_not_answer_is_felt_by_nobody() {
+    let Some(disk) = SlowDisk::mount() else { return };
+    let baton = changes_go_live(disk.path(), || disk.freeze(), false).await;
+    disk.thaw();
+    let leaf = disk.path().join("local-ca/leafs/later.test.pem");
+    until("what waited is written", LIMIT, async || leaf.exists().then_some(())).await;
+    drop(baton);
+}
+
+/// Whatever becomes of the disk, routes with certificates of the local CA, generations and, where wanted,
+/// upgrades go live.
+async fn changes_go_live(disk: &Path, break_it: impl FnOnce(), upgrades: bool) -> Baton {
     let upstream = Upstream::start("one").await.expect("upstream");
-    let config = || routed_to(&upstream.address()).state_dir(disk.path());
+    let config = || routed_to(&upstream.address()).state_dir(disk);
     let baton = Baton::start(config()).await;
     let roots = {
-        let pem = std::fs::read(disk.path().join("local-ca/ca.pem")).expect("the local CA");
+        let pem = std::fs::read(disk.join("local-ca/ca.pem")).expect("the local CA");
         baton_load::roots_from_pem(&pem).expect("a certificate")
     };
     let target = |host| baton_load::Target::tls(baton.https_address(), host, roots.clone());
     let load = http_kinds(target(APP)).start();
     more_requests(&load, 100).await;
-    break_it(disk);
+    break_it();
     let changed = config().route("later.test", &[upstream.address()]);
     let said = baton.reconfigure(&changed.clone().section("[limits]\nstreams = 50"));
     assert_eq!(said["handoff"]["outcome"], "done", "{said}");
     nobody_felt_anything(&http_kinds(target("later.test")).requests(5).start().finish().await);
-    let output = baton.command(&["upgrade"]);
-    assert!(output.status.success(), "{output:?}\n{}", baton.stderr());
+    if upgrades {
+        let output = baton.command(&["upgrade"]);
+        assert!(output.status.success(), "{output:?}\n{}", baton.stderr());
+    }
     more_requests(&load, 100).await;
     nobody_felt_anything(&load.stop().await);
+    baton
 }
 
 fn remount(path: &Path, option: &str) {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::certificates::Problem;
 use super::docker::{Container, Containers};
@@ -22,6 +22,8 @@ use super::store::{Store, StoreError};
 const FILE: &str = "containers.json";
 /// Changes within this time are written once.
 const BURST: Duration = Duration::from_secs(1);
+/// An end waits no longer for the disk.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What was known last.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,11 +79,13 @@ impl Keeper {
         Keeper { stop, task: tokio::spawn(writer.run(stopped)) }
     }
 
-    /// Writes what has changed, and ends.
+    /// Writes what has changed, and ends; without waiting for a disk that does not answer.
     pub async fn stop(self) {
         drop(self.stop);
-        if let Err(error) = self.task.await {
-            tracing::warn!("keeper of containers: {error}");
+        match timeout(PATIENCE, self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("keeper of containers: {error}"),
+            Err(_) => tracing::warn!("the disk does not answer: what runs now is not remembered"),
         }
     }
 }

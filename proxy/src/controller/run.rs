@@ -7,7 +7,7 @@ use std::os::fd::RawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
@@ -40,6 +40,8 @@ use crate::{log, sys};
 
 /// Orders that wait their turn.
 const ORDERS: usize = 4;
+/// For what is being written when everything else has ended.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error("{0}")]
@@ -89,7 +91,10 @@ pub fn run(config_path: Option<&Path>, resume: Option<RawFd>) -> Result<(), RunE
         .build()
         .map_err(RunError::Runtime)?;
     let live = Live { config, text, metrics: None };
-    runtime.block_on(control(config_path, live, environment, before))
+    let ended = runtime.block_on(control(config_path, live, environment, before));
+    // A write that the disk does not answer is not waited for.
+    runtime.shutdown_timeout(LAST_WRITES);
+    ended
 }
 
 async fn control(
@@ -288,6 +293,9 @@ fn bind_metrics(config: &Config) -> Option<Bound> {
 }
 
 fn make_state_dir(path: &Path) -> Result<(), RunError> {
+    if path.is_dir() {
+        return Ok(());
+    }
     let mut builder = fs::DirBuilder::new();
     builder
         .recursive(true)

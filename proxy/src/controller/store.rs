@@ -53,6 +53,10 @@ pub struct Store {
 impl Store {
     /// Creates the directory, readable by its owner alone, when it is not there.
     pub fn open(directory: PathBuf) -> Result<Self, StoreError> {
+        if directory.is_dir() {
+            // Not even asked for: a disk that takes no writes lets mkdir(2) wait.
+            return Ok(Store { directory });
+        }
         DirBuilder::new()
             .recursive(true)
             .mode(DIRECTORY)

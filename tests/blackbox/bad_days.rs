@@ -109,27 +109,35 @@ fn remount(path: &Path, option: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn twenty_containers_that_start_and_go_at_once_are_routed_and_forgotten() {
-    const MANY: usize = 20;
-    const HOST: &str = "many.test";
+    at_once(20, "many.test").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes a minute of a whole machine: cargo xtask test --alone"]
+async fn a_hundred_containers_that_start_and_go_at_once_are_routed_and_forgotten() {
+    at_once(100, "hundred.test").await;
+}
+
+async fn at_once(many: usize, host: &'static str) {
     let docker = Docker::connect();
     let baton = Baton::start(Config::new().docker(docker.endpoint())).await;
-    let _stays = docker.run("stays", &[("VIRTUAL_HOST", HOST)], &[]);
-    baton.wait_up(HOST, 1).await;
-    let load = http_kinds(baton.https(HOST)).post_one_in(0).start();
+    let _stays = docker.run("stays", &[("VIRTUAL_HOST", host)], &[]);
+    baton.wait_up(host, 1).await;
+    let load = http_kinds(baton.https(host)).post_one_in(0).start();
     let mut starts = JoinSet::new();
-    for _ in 0..MANY {
+    for _ in 0..many {
         let docker = docker.clone();
-        starts.spawn_blocking(move || docker.run("one-of-many", &[("VIRTUAL_HOST", HOST)], &[]));
+        starts.spawn_blocking(move || docker.run("one-of-many", &[("VIRTUAL_HOST", host)], &[]));
     }
     let containers = starts.join_all().await;
-    baton.wait_up(HOST, MANY + 1).await;
+    baton.wait_up(host, many + 1).await;
     more_requests(&load, 200).await;
     let mut stops = JoinSet::new();
     for container in containers {
         stops.spawn(async move { container.stop().await });
     }
     stops.join_all().await;
-    baton.wait_up(HOST, 1).await;
+    baton.wait_up(host, 1).await;
     more_requests(&load, 200).await;
     let report = load.stop().await;
     nobody_felt_anything(&report);

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use baton_load::{Kind, Load, Target, roots_from_pem};
+use baton_load::{Kind, Load, Report, Running, Target, roots_from_pem};
 use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Asks until SIGTERM, or for so many seconds, and says what clients felt. Exit status: 0, or 1 when one
-/// felt a failure.
+/// Asks until SIGTERM and once more after it, or for so many seconds, and says what clients felt. Exit
+/// status: 0, or 1 when one felt a failure.
 #[derive(Debug, Parser)]
 struct Arguments {
     address: SocketAddr,
@@ -36,7 +36,15 @@ struct Arguments {
     http2: usize,
     #[arg(long, default_value_t = 1)]
     websockets: usize,
+    /// Seconds that an answer may take
+    #[arg(long, default_value_t = 10)]
+    patience: u64,
 }
+
+/// Streams of a client of HTTP/2.
+const STREAMS: usize = 4;
+/// Between two looks at what was asked so far.
+const LOOK: Duration = Duration::from_millis(50);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -54,15 +62,9 @@ async fn main() -> ExitCode {
 /// How many requests failed.
 async fn ask(arguments: &Arguments) -> std::io::Result<u64> {
     let mut terminate = signal(SignalKind::terminate())?;
-    let load = Load::new(target(arguments)?)
-        .clients(Kind::Http1Fresh, arguments.fresh)
-        .clients(Kind::Http1KeepAlive, arguments.keep_alive)
-        .clients(Kind::Http2 { streams: 4 }, arguments.http2)
-        .clients(Kind::WebSocket, arguments.websockets)
-        .think(Duration::from_millis(1)..Duration::from_millis(arguments.think))
-        .start();
+    let load = load(arguments)?;
     tokio::select! {
-        _ = terminate.recv() => {}
+        () = until_end(&load, &mut terminate, arguments) => {}
         () = tokio::time::sleep(Duration::from_secs(arguments.seconds)) => {}
     }
     let report = load.stop().await;
@@ -70,6 +72,49 @@ async fn ask(arguments: &Arguments) -> std::io::Result<u64> {
     println!("{} requests, {} failed", report.requests(), report.failed());
     // One that asked nothing has seen nothing.
     Ok(if report.requests() == 0 { 1 } else { report.failed() })
+}
+
+fn load(arguments: &Arguments) -> std::io::Result<Running> {
+    let http2 = Kind::Http2 { streams: STREAMS };
+    Ok(Load::new(target(arguments)?)
+        .clients(Kind::Http1Fresh, arguments.fresh)
+        .clients(Kind::Http1KeepAlive, arguments.keep_alive)
+        .clients(http2, arguments.http2)
+        .clients(Kind::WebSocket, arguments.websockets)
+        .think(Duration::from_millis(1)..Duration::from_millis(arguments.think))
+        .timeout(Duration::from_secs(arguments.patience))
+        .start())
+}
+
+/// Says when everything has been asked once: whoever starts us waits for it before anything happens.
+/// What is asked after SIGTERM shows that all goes on.
+async fn until_end(load: &Running, terminate: &mut Signal, arguments: &Arguments) {
+    let nothing = Report::default();
+    tokio::select! {
+        () = asked(load, &nothing, arguments) => println!("everybody has asked"),
+        _ = terminate.recv() => return,
+    }
+    let _ = terminate.recv().await;
+    asked(load, &load.snapshot(), arguments).await;
+}
+
+/// Until each kind of client has asked as often as there are clients of it.
+async fn asked(load: &Running, before: &Report, arguments: &Arguments) {
+    let kinds = [
+        (Kind::Http1Fresh, arguments.fresh),
+        (Kind::Http1KeepAlive, arguments.keep_alive),
+        (Kind::Http2 { streams: STREAMS }, arguments.http2 * STREAMS),
+        (Kind::WebSocket, arguments.websockets),
+    ];
+    let of = |report: &Report, kind| report.kinds.get(&kind).map_or(0, |one| one.requests);
+    loop {
+        let now = load.snapshot();
+        let more = |kind| of(&now, kind) - of(before, kind);
+        if kinds.iter().all(|(kind, clients)| more(*kind) >= *clients as u64) {
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 fn target(arguments: &Arguments) -> std::io::Result<Target> {

@@ -47,7 +47,9 @@ impl Endpoint {
         let host = env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty());
         match configured.or(host.as_deref()) {
             Some(text) => text.parse(),
-            None => Ok(usual(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), Path::exists)),
+            None => Ok(usual(env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), |path| {
+                may_be_there(path.try_exists())
+            })),
         }
     }
 
@@ -94,6 +96,11 @@ fn usual(runtime_dir: Option<PathBuf>, exists: impl Fn(&Path) -> bool) -> Endpoi
     Endpoint::Unix(found.unwrap_or_else(|| DOCKER_SOCKET.into()))
 }
 
+/// Podman keeps its socket where only root may look: who may not is told that, not that there is no Docker.
+fn may_be_there(seen: io::Result<bool>) -> bool {
+    seen.unwrap_or_else(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 fn permission_advice(path: &Path) -> String {
     let group = std::fs::metadata(path)
         .ok()
@@ -106,8 +113,9 @@ fn permission_advice(path: &Path) -> String {
         // Nobody should be told to join the group root.
         Some("root") | None => {
             format!(
-                "`{user}` may not use the socket: run baton as root, or as the socket's owner; where it \
-                 is, SELinux or AppArmor refuses it: see `journalctl -k`"
+                "`{user}` may not use the socket: give it to a group of `{user}` (\"With Podman\" in \
+                 docs/operations.md), or run baton as root; where that is so, SELinux or AppArmor \
+                 refuses it: see `journalctl -k`"
             )
         }
         Some(group) => format!(
@@ -183,6 +191,18 @@ mod tests {
         ] {
             let exists = |path: &Path| there.iter().any(|there| Path::new(there) == path);
             assert_eq!(usual(Some("/run/user/7".into()), exists), Endpoint::Unix(want.into()));
+        }
+    }
+
+    #[test]
+    fn a_socket_that_nobody_else_may_see_is_there() {
+        for (seen, want) in [
+            (Ok(true), true),
+            (Ok(false), false),
+            (Err(io::ErrorKind::PermissionDenied), true),
+            (Err(io::ErrorKind::NotADirectory), false),
+        ] {
+            assert_eq!(may_be_there(seen.map_err(io::Error::from)), want, "{seen:?}");
         }
     }
 

@@ -25,7 +25,10 @@ impl Accelerator {
     pub fn options(self) -> [&'static str; 4] {
         match self {
             Accelerator::Kvm => ["-accel", "kvm", "-cpu", "host"],
-            Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "max"],
+            // The wider registers of newer ones cost more than they gain where they are emulated; it has
+            // instructions for AES. Without cmpxchg16b: qemu 7.2 sometimes leaves part of a pointer in
+            // the flags, and one kernel of three panics while it boots.
+            Accelerator::Tcg => ["-accel", "tcg,thread=multi", "-cpu", "Westmere,-cx16"],
         }
     }
 }
@@ -42,17 +45,23 @@ impl fmt::Display for Accelerator {
 /// Where a virtual machine gives its own machines a kvm, kernels may hang in it: tried once, with one
 /// that only says a word.
 pub fn find(cache: &Path, interrupt: &Interrupt) -> Result<Accelerator> {
-    let known = cache.join("accelerator");
-    match fs::read_to_string(&known).as_deref() {
+    match fs::read_to_string(cache.join(KNOWN)).as_deref() {
         Ok("kvm") => return Ok(Accelerator::Kvm),
         Ok("tcg") => return Ok(Accelerator::Tcg),
         _ => {}
     }
     let works = Path::new("/dev/kvm").exists() && boots(cache, interrupt)?;
     let found = if works { Accelerator::Kvm } else { Accelerator::Tcg };
-    fs::write(known, found.to_string()).context("accelerator")?;
+    remember(found, cache)?;
     Ok(found)
 }
+
+pub fn remember(accelerator: Accelerator, cache: &Path) -> Result<()> {
+    fs::write(cache.join(KNOWN), accelerator.to_string()).context("accelerator")
+}
+
+/// In the cache: what was found before.
+const KNOWN: &str = "accelerator";
 
 const WORD: &str = "a kernel runs here";
 

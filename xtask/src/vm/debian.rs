@@ -76,6 +76,9 @@ impl Suite {
         }
         // Everything stands in a directory of root's.
         command.args(["-o", "Dir::Etc::sourceparts=/dev/null", "-o", "APT::Sandbox::User=root"]);
+        // What catalogues of applications and translators want, where the host's apt asks for it.
+        command.args(["-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false"]);
+        command.args(["-o", "Acquire::Languages=none"]);
         command
     }
 }

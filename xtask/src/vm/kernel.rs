@@ -44,6 +44,10 @@ pub struct Files {
 }
 
 impl Kernel {
+    pub fn is_of_its_userland(&self) -> bool {
+        self.suite == self.userland
+    }
+
     /// Downloaded and prepared once.
     pub fn provide(&self, cache: &Path, interrupt: &Interrupt) -> Result<Files> {
         let directory = cache.join("kernels").join(self.name);

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::dist::debian::{Compression, Debian};
 use crate::dist::{Files, version};
 use crate::interrupt::Interrupt;
-use crate::process::{cargo, root, run};
+use crate::process::{root, run};
 
 pub struct Payload {
     _directory: TempDir,
@@ -20,8 +20,6 @@ pub struct Payload {
 
 impl Payload {
     pub fn build(binary: Option<&Path>, cache: &Path, interrupt: &Interrupt) -> Result<Self> {
-        let build = ["build", "--package", "baton-proxy", "--package", "baton-load", "--bins"];
-        run(cargo().args(build), interrupt)?;
         let built = root().join("target/debug");
         let directory = tempfile::tempdir_in(cache).context("a directory for the payload")?;
         let stage = directory.path().join("stage");

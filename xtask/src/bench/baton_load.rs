@@ -33,6 +33,8 @@ pub struct Clients {
     pub streams: usize,
     /// Requests a second; `None` is as fast as answers come.
     pub rate: Option<u64>,
+    /// Of each client; `None` is until the time is over.
+    pub requests: Option<u64>,
 }
 
 impl Clients {
@@ -61,6 +63,9 @@ impl Clients {
             ("--streams", self.streams),
         ] {
             words.extend([name.to_owned(), count.to_string()]);
+        }
+        if let Some(requests) = self.requests {
+            words.extend(["--requests".to_owned(), requests.to_string()]);
         }
         match self.rate {
             Some(rate) => words.extend(["--rate".to_owned(), rate.to_string()]),

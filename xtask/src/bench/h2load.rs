@@ -109,6 +109,9 @@ fn arguments(work: Work, time: Duration) -> Result<Vec<String>> {
         Work::Closed { clients, streams, .. } | Work::Paced { clients, streams, .. } => {
             format!("-c {clients} -m {streams} -D {millis}ms")
         }
+        Work::Counted { http1, requests } => {
+            format!("{}-n {requests} -c 1 -m 1", if http1 { "--h1 " } else { "" })
+        }
         Work::Connections { rate } => {
             let count = (rate as u128 * millis / 1000).max(1);
             // Ten times a second a tenth of them: h2load opens those of a period at once.

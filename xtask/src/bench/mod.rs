@@ -2,12 +2,14 @@
 
 mod baton_load;
 mod busy;
+mod callgrind;
 mod column;
 mod configs;
 mod cores;
 mod ground;
 mod h2load;
 mod idle;
+mod instructions;
 mod measure;
 mod paced;
 mod plot;
@@ -61,6 +63,13 @@ pub struct Options {
     /// Take baton-load and baton-upstream from this directory, in place of building them.
     #[arg(long)]
     tools: Option<PathBuf>,
+    /// Count the instructions of a request in place of measuring rows, without the peers, and fail
+    /// where one takes more than the baseline in `xtask/instructions.json` says.
+    #[arg(long)]
+    instructions: bool,
+    /// Make the counts the baseline.
+    #[arg(long, requires = "instructions")]
+    accept: bool,
     /// Install nothing: measure beside the peers that are there.
     #[arg(long)]
     no_install: bool,
@@ -81,6 +90,9 @@ pub fn bench(options: &Options) -> Result<()> {
     };
     cores.stay()?;
     let ground = Ground::prepare(cores, tools, &interrupt)?;
+    if options.instructions {
+        return instructions::instructions(&baton, options.accept, &ground);
+    }
     let proxies = Proxy::all(&baton);
     let mut results = Results::new(options.rounds, options.seconds, &proxies);
     for row in rows {
@@ -149,6 +161,7 @@ fn install(interrupt: &Interrupt) -> Result<()> {
         ("h2load", "nghttp2-client"),
         ("openssl", "openssl"),
         ("taskset", "util-linux"),
+        ("valgrind", "valgrind"),
     ];
     let missing: Vec<&str> = programs
         .iter()

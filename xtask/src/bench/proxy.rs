@@ -161,7 +161,7 @@ impl Drop for Started<'_> {
 }
 
 /// Whether a request in the clear is answered, and well: by the upstream.
-fn answers(address: SocketAddr, host: &str) -> bool {
+pub fn answers(address: SocketAddr, host: &str) -> bool {
     answer(address, host)
         .is_ok_and(|answer| answer.starts_with(b"HTTP/1.1 200 ") && answer.len() > BODY)
 }
@@ -178,7 +178,7 @@ fn answer(address: SocketAddr, host: &str) -> std::io::Result<Vec<u8>> {
 }
 
 /// The first line that a program says of its version.
-fn version_of(command: &mut Command) -> String {
+pub fn version_of(command: &mut Command) -> String {
     let Ok(output) = command.output() else { return "?".to_owned() };
     let said = [output.stdout, output.stderr].concat();
     String::from_utf8_lossy(&said).lines().next().unwrap_or("?").trim().to_owned()

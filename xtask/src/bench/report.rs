@@ -15,9 +15,10 @@ pub struct Report {
 impl Report {
     /// Itself, where every request was answered well, and there was one.
     pub fn unless_failed(self) -> anyhow::Result<Self> {
-        if self.failed > 0 || self.requests == 0 {
-            anyhow::bail!("{} of {} requests failed", self.failed, self.requests);
+        match (self.requests, self.failed) {
+            (0, _) => anyhow::bail!("no request was answered"),
+            (_, 0) => Ok(self),
+            (requests, failed) => anyhow::bail!("{failed} of {requests} requests failed"),
         }
-        Ok(self)
     }
 }

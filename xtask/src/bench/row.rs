@@ -17,6 +17,8 @@ pub struct Row {
 pub enum Work {
     /// As fast as answers come.
     Closed { http1: bool, clients: usize, streams: usize },
+    /// So many in all, one after the other over one connection.
+    Counted { http1: bool, requests: u64 },
     /// New connections at this rate a second, one request over each.
     Connections { rate: usize },
     /// The same, but each resumes a TLS session.
@@ -43,19 +45,19 @@ impl Work {
 }
 
 impl Row {
-    const fn new(name: &'static str, work: Work) -> Row {
+    pub const fn new(name: &'static str, work: Work) -> Row {
         Row { name, work, setup: Setup::USUAL, tls: true, path: "/1k", body: None }
     }
 
-    const fn plain(self) -> Row {
+    pub const fn plain(self) -> Row {
         Row { tls: false, ..self }
     }
 
-    const fn path(self, path: &'static str) -> Row {
+    pub const fn path(self, path: &'static str) -> Row {
         Row { path, ..self }
     }
 
-    const fn body(self, body: &'static str) -> Row {
+    pub const fn body(self, body: &'static str) -> Row {
         Row { body: Some(body), ..self }
     }
 

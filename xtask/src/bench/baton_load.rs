@@ -17,8 +17,6 @@ use crate::process::{Group, wait_until};
 
 /// What it may take beyond its time before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// For each client of resumed connections, a full handshake comes before the first.
-const RESUMED_CLIENTS: usize = 2;
 
 /// How many clients of which kind, and what they do.
 #[derive(Debug, Default)]
@@ -42,9 +40,7 @@ impl Clients {
     pub fn of(work: Work) -> Option<Self> {
         let none = Clients::default();
         match work {
-            Work::Resumed { rate } => {
-                Some(Clients { resumed: RESUMED_CLIENTS, rate: Some(rate), ..none })
-            }
+            Work::Resumed { clients } => Some(Clients { resumed: clients, ..none }),
             Work::Messages { sockets } => Some(Clients { websockets: sockets, ..none }),
             Work::Calls { clients, streams } => Some(Clients { grpc: clients, streams, ..none }),
             _ => None,

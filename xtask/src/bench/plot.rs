@@ -162,7 +162,7 @@ mod tests {
     fn results(samples: [Sample; 3]) -> Results {
         let proxies = ["baton", "nginx", "h2o"].map(|name| (name, String::new())).to_vec();
         let mut results = Results { rounds: 1, seconds: 1, proxies, rows: Vec::new() };
-        let work = Work::Resumed { rate: 1 };
+        let work = Work::Resumed { clients: 1 };
         results.keep("resumed".to_owned(), work, samples.map(|sample| vec![sample]).to_vec());
         results
     }

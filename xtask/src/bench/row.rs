@@ -21,8 +21,9 @@ pub enum Work {
     Counted { http1: bool, requests: u64 },
     /// New connections at this rate a second, one request over each.
     Connections { rate: usize },
-    /// The same, but each resumes a TLS session.
-    Resumed { rate: u64 },
+    /// New connections that resume a TLS session, one request over each, and the next one when it is
+    /// answered.
+    Resumed { clients: usize },
     /// A message through each WebSocket, and the next one when its echo is there.
     Messages { sockets: usize },
     /// Unary calls of gRPC, as fast as answers come.
@@ -100,7 +101,7 @@ pub const ROWS: [Row; 19] = [
     Row::new("http2 tls 1 MiB", http2(4, 2)).path("/1m"),
     Row::new("http2 tls POST 100 KiB", http2(8, 4)).path("/post").body("100k"),
     Row::new("new tls connection", Work::Connections { rate: 200 }),
-    Row::new("resumed tls connection", Work::Resumed { rate: 200 }),
+    Row::new("resumed tls connection", Work::Resumed { clients: 4 }),
     Row::new("websocket messages", Work::Messages { sockets: 16 }).upstream(Upstream::WebSocket),
     Row::new("grpc unary", Work::Calls { clients: 8, streams: 8 }).upstream(Upstream::Grpc),
     Row::new("1,000 routes", http1()).plain().hosts(1_000),

@@ -12,6 +12,8 @@ mod load;
 pub mod pattern;
 pub mod random;
 mod report;
+mod schedule;
+mod sessions;
 mod target;
 mod transfer;
 mod upstream;

@@ -10,7 +10,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::client::{self, Client};
+use crate::random::Random;
 use crate::report::{Report, Tally};
+use crate::schedule::Schedule;
 use crate::target::Target;
 
 /// A load that nobody stops ends by itself.
@@ -27,6 +29,10 @@ pub enum Kind {
     Http1Fresh,
     /// HTTP/2, one connection as long as the server keeps it, with this many concurrent streams.
     Http2 { streams: usize },
+    /// HTTP/2, a connection for each request, whose TLS session is resumed.
+    Http2Resumed,
+    /// Unary calls of gRPC over one HTTP/2 connection, with this many at a time; each message is echoed.
+    Grpc { streams: usize },
     /// A WebSocket held open; each message is echoed.
     WebSocket,
 }
@@ -37,6 +43,8 @@ impl fmt::Display for Kind {
             Kind::Http1KeepAlive => "HTTP/1.1 keep-alive",
             Kind::Http1Fresh => "HTTP/1.1 new connection",
             Kind::Http2 { .. } => "HTTP/2",
+            Kind::Http2Resumed => "HTTP/2 resumed connection",
+            Kind::Grpc { .. } => "gRPC",
             Kind::WebSocket => "WebSocket",
         })
     }
@@ -56,6 +64,10 @@ pub(crate) struct Plan {
     /// Prefix of every path, ending in `/`.
     pub(crate) base: String,
     pub(crate) think: Range<Duration>,
+    /// Requests a second of all clients together, in place of think times.
+    pub(crate) rate: Option<u64>,
+    /// The one path that is asked for, and the length of its body.
+    pub(crate) file: Option<(String, usize)>,
     pub(crate) timeout: Duration,
     /// One request of so many is a POST with a body.
     pub(crate) post_one_in: u64,
@@ -72,6 +84,8 @@ impl Load {
             plan: Plan {
                 base: "/".to_owned(),
                 think: Duration::from_millis(1)..Duration::from_millis(20),
+                rate: None,
+                file: None,
                 timeout: Duration::from_secs(10),
                 post_one_in: 8,
                 requests: u64::MAX,
@@ -95,10 +109,27 @@ impl Load {
         self
     }
 
-    /// Pause between two requests of a client, or of a stream; default 1 to 20 ms.
+    /// Pause between two requests of a client, or of a stream; default 1 to 20 ms. An empty range from
+    /// zero is no pause.
     #[must_use]
     pub fn think(mut self, range: Range<Duration>) -> Self {
         self.plan.think = range;
+        self
+    }
+
+    /// So many requests a second of all clients together, whatever has become of those before, in place
+    /// of pauses. Latency counts from when a request was due.
+    #[must_use]
+    pub fn rate(mut self, per_second: u64) -> Self {
+        self.plan.rate = Some(per_second);
+        self
+    }
+
+    /// Every request but those of gRPC and WebSockets is a GET of this path, and every body has to have
+    /// this length. For servers that are not the upstream of this crate.
+    #[must_use]
+    pub fn file(mut self, path: &str, length: usize) -> Self {
+        self.plan.file = Some((path.to_owned(), length));
         self
     }
 
@@ -143,6 +174,7 @@ impl Load {
         let began = Instant::now();
         let (stop, stopped) = watch::channel(false);
         let (target, plan) = (Arc::new(self.target), Arc::new(self.plan));
+        let schedule = plan.rate.map(Schedule::start);
         let mut tallies = BTreeMap::new();
         let mut tasks = JoinSet::new();
         let mut seed = self.seed;
@@ -150,9 +182,17 @@ impl Load {
             let tally = tallies.entry(kind).or_insert_with(|| Arc::new(Tally::new(began)));
             for _ in 0..count {
                 seed = seed.wrapping_add(1);
-                let (target, plan) = (target.clone(), plan.clone());
-                let client =
-                    Client::new(target, plan, Arc::clone(tally), stopped.clone(), began, seed);
+                let client = Client {
+                    target: target.clone(),
+                    plan: plan.clone(),
+                    schedule: schedule.clone(),
+                    tally: Arc::clone(tally),
+                    stopped: stopped.clone(),
+                    began,
+                    random: Random::new(seed),
+                    left: plan.requests,
+                    grpc: matches!(kind, Kind::Grpc { .. }),
+                };
                 tasks.spawn(client::run(kind, client));
             }
         }
@@ -178,22 +218,24 @@ impl Running {
 
     /// Waits until every client ended by itself, by requests or time.
     pub async fn finish(mut self) -> Report {
-        self.join().await
+        self.ended().await;
+        self.snapshot()
     }
 
-    /// Lets each client finish the request that it is in, then ends.
-    pub async fn stop(mut self) -> Report {
-        self.stop.send_replace(true);
-        self.join().await
-    }
-
-    async fn join(&mut self) -> Report {
+    /// The same, and keeps the load. Cancel safe.
+    pub async fn ended(&mut self) {
         while let Some(ended) = self.tasks.join_next().await {
             // A client that panics would otherwise count as one that felt nothing.
             if let Err(error) = ended {
                 std::panic::resume_unwind(error.into_panic());
             }
         }
+    }
+
+    /// Lets each client finish the request that it is in, then ends.
+    pub async fn stop(mut self) -> Report {
+        self.stop.send_replace(true);
+        self.ended().await;
         self.snapshot()
     }
 }

@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use crate::failure::{Cause, Failure};
 use crate::histogram::Histogram;
 use crate::load::Kind;
@@ -62,6 +64,29 @@ impl Report {
 
     pub fn failed(&self) -> u64 {
         self.kinds.values().map(KindReport::failed).sum()
+    }
+
+    /// For programs: all kinds together, latencies in microseconds.
+    pub fn to_json(&self) -> Value {
+        let mut latency = Histogram::default();
+        let mut failures = BTreeMap::<String, u64>::new();
+        for report in self.kinds.values() {
+            latency.merge(&report.latency);
+            for (cause, count) in &report.failures {
+                *failures.entry(cause.to_string()).or_default() += count;
+            }
+        }
+        let micros = |share| latency.quantile(share).as_micros() as u64;
+        json!({
+            "requests": self.requests(),
+            "failed": self.failed(),
+            "failures": failures,
+            "seconds": self.elapsed.as_secs_f64(),
+            "p50": micros(0.5),
+            "p99": micros(0.99),
+            "p999": micros(0.999),
+            "max": micros(1.0),
+        })
     }
 
     /// Answers of the upstream of that name, over all kinds.

@@ -9,8 +9,13 @@ use baton_load::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-const KINDS: [Kind; 4] =
-    [Kind::Http1KeepAlive, Kind::Http1Fresh, Kind::Http2 { streams: 4 }, Kind::WebSocket];
+const KINDS: [Kind; 5] = [
+    Kind::Http1KeepAlive,
+    Kind::Http1Fresh,
+    Kind::Http2 { streams: 4 },
+    Kind::Grpc { streams: 4 },
+    Kind::WebSocket,
+];
 
 fn load(address: SocketAddr) -> Load {
     Load::new(Target::plain(address, "app.test"))
@@ -26,12 +31,13 @@ async fn a_good_server_is_felt_as_good_by_every_kind() {
     let report = load.start().finish().await;
     assert_eq!(report.failed(), 0, "{report}");
     for (kind, report) in &report.kinds {
-        let each = if matches!(kind, Kind::Http2 { .. }) { 160 } else { 40 };
+        let streams = matches!(kind, Kind::Http2 { .. } | Kind::Grpc { .. });
+        let each = if streams { 160 } else { 40 };
         assert_eq!(report.requests, each, "{kind}");
         let connections = if *kind == Kind::Http1Fresh { 40 } else { 2 };
         assert_eq!(report.connections, connections, "{kind}");
     }
-    assert_eq!(report.answered_by("one"), 240);
+    assert_eq!(report.answered_by("one"), 400);
 }
 
 #[tokio::test]

@@ -2,39 +2,33 @@
 
 use std::fs::{File, read_to_string};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
-use super::cores::{Cores, pinned};
+use super::configs;
+use super::cores::pinned;
+use super::ground::Ground;
+use super::report::Report;
 use super::row::{Row, Work};
 use super::statistics::percentile;
-use crate::interrupt::Interrupt;
 use crate::process::{Group, find, wait_until};
 
 /// What h2load may take beyond its time before it counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// For connections that are to be idle.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// Connections may be far apart: one request over each at the beginning, and none while it is looked at.
 const IDLE_RATE: &str = "0.01";
 
 /// One run under way.
 pub struct H2load {
     group: Group,
-    output: PathBuf,
-    log: PathBuf,
+    /// Of what it says and logs.
+    directory: TempDir,
     limit: Duration,
-}
-
-/// One run that has ended.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Report {
-    pub requests: u64,
-    pub failed: u64,
-    pub per_second: f64,
-    /// Microseconds, of each request, sorted.
-    pub latencies: Vec<u64>,
 }
 
 impl H2load {
@@ -43,50 +37,52 @@ impl H2load {
         row: &Row,
         address: SocketAddr,
         time: Duration,
-        files: &Path,
-        cores: &Cores,
+        ground: &Ground<'_>,
     ) -> Result<Self> {
         let program = find("h2load").context("h2load is missing")?;
-        let (output, log) = (files.join("h2load.out"), files.join("h2load.log"));
-        let _ = std::fs::remove_file(&log);
-        let (scheme, host) = if row.tls { ("https", "bench.test") } else { ("http", "plain.test") };
-        let mut command = pinned(cores.load, &program);
+        let directory = tempfile::Builder::new().prefix("h2load").tempdir_in(ground.path())?;
+        let scheme = if row.tls { "https" } else { "http" };
+        let mut command = pinned(ground.cores.load(), &program);
         // One suite and one group, so that the work is the same whatever a server would prefer.
         command.args(["--tls13-ciphers=TLS_AES_128_GCM_SHA256", "--groups=X25519"]);
-        command.args(arguments(row.work, time)).arg(format!("--connect-to={address}"));
-        command.arg(format!("--log-file={}", log.display()));
+        command.args(arguments(row.work, time)?).arg(format!("--connect-to={address}"));
+        command.arg(format!("--log-file={}", directory.path().join("log").display()));
         if let Some(body) = row.body {
-            command.arg("-d").arg(files.join(body));
+            command.arg("-d").arg(ground.path().join(body));
         }
-        command.arg(format!("{scheme}://{host}:{}{}", address.port(), row.path));
-        let out = File::create(&output)?;
+        command.arg(format!("{scheme}://{}:{}{}", host(row), address.port(), row.path));
+        let out = File::create(directory.path().join("out"))?;
         command.stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let group = Group::spawn(&mut command).context("h2load")?;
-        Ok(H2load { group, output, log, limit: time + PATIENCE })
+        Ok(H2load { group, directory, limit: time + PATIENCE })
     }
 
-    pub fn finish(mut self, interrupt: &Interrupt) -> Result<Report> {
+    pub fn finish(mut self, ground: &Ground<'_>) -> Result<Report> {
         let group = &mut self.group;
-        if !wait_until(self.limit, interrupt, || !matches!(group.poll(), Ok(None))) {
+        if !wait_until(self.limit, ground.interrupt, || !matches!(group.poll(), Ok(None))) {
             group.end(Duration::ZERO);
             bail!("h2load did not end in {} s", self.limit.as_secs());
         }
-        let output = read_to_string(&self.output)?;
-        parse(&output, &read_to_string(&self.log).unwrap_or_default())
+        let output = self.read("out")?;
+        parse(&output, &self.read("log").unwrap_or_default())
             .with_context(|| format!("h2load said: {output}"))
     }
 
     /// Waits until so many requests have been answered; the connections stay.
-    pub fn answered(&self, count: usize, interrupt: &Interrupt) -> Result<()> {
-        let lines = || read_to_string(&self.log).map_or(0, |log| log.lines().count());
-        if !wait_until(self.limit, interrupt, || lines() >= count) {
+    pub fn answered(&self, count: usize, ground: &Ground<'_>) -> Result<()> {
+        let lines = || self.read("log").map_or(0, |log| log.lines().count());
+        if !wait_until(CONNECT_LIMIT, ground.interrupt, || lines() >= count) {
             bail!("{} of {count} connections were answered", lines());
         }
-        let log = latencies(&read_to_string(&self.log)?);
+        let log = latencies(&self.read("log")?);
         match log.1 {
             0 => Ok(()),
             failed => bail!("{failed} failed"),
         }
+    }
+
+    fn read(&self, name: &str) -> std::io::Result<String> {
+        read_to_string(self.directory.path().join(name))
     }
 
     pub fn end(mut self) {
@@ -94,23 +90,40 @@ impl H2load {
     }
 }
 
-fn arguments(work: Work, time: Duration) -> Vec<String> {
-    let seconds = time.as_secs().max(1);
+/// In the clear and among many hosts the one in the middle: some proxies look through all before it.
+fn host(row: &Row) -> String {
+    match (row.tls, row.setup.hosts) {
+        (true, _) => "bench.test".to_owned(),
+        (false, 0) => "plain.test".to_owned(),
+        (false, hosts) => configs::host(hosts / 2),
+    }
+}
+
+fn arguments(work: Work, time: Duration) -> Result<Vec<String>> {
+    let millis = time.as_millis();
     let words = match work {
-        Work::Closed { http1, clients, streams } => {
-            format!("{}-c {clients} -m {streams} -D {seconds}", if http1 { "--h1 " } else { "" })
+        Work::Closed { http1: true, clients, streams } => {
+            format!("--h1 -c {clients} -m {streams} -D {millis}ms")
+        }
+        // To find out what the limit is.
+        Work::Closed { clients, streams, .. } | Work::Paced { clients, streams, .. } => {
+            format!("-c {clients} -m {streams} -D {millis}ms")
+        }
+        Work::Counted { http1, requests } => {
+            format!("{}-n {requests} -c 1 -m 1", if http1 { "--h1 " } else { "" })
         }
         Work::Connections { rate } => {
-            let count = rate as u64 * seconds;
+            let count = (rate as u128 * millis / 1000).max(1);
             // Ten times a second a tenth of them: h2load opens those of a period at once.
             let tenth = (rate / 10).max(1);
             format!("-n {count} -c {count} -m 1 -r {tenth} --rate-period=100ms")
         }
         Work::Idle { connections } => {
-            format!("-c {connections} -m 1 -D 60 --rps={IDLE_RATE}")
+            format!("-c {connections} -m 1 -D 600 --rps={IDLE_RATE}")
         }
+        _ => bail!("h2load does not do that"),
     };
-    words.split(' ').map(str::to_owned).collect()
+    Ok(words.split(' ').map(str::to_owned).collect())
 }
 
 fn parse(output: &str, log: &str) -> Result<Report> {
@@ -123,11 +136,15 @@ fn parse(output: &str, log: &str) -> Result<Report> {
     let finished = line("finished in ").context("no time")?;
     let per_second = finished.split(", ").nth(1).and_then(|rate| rate.split(' ').next());
     let (latencies, not_ok) = latencies(log);
+    let latency = |share| percentile(&latencies, share).map(|microseconds| microseconds as f64);
     Ok(Report {
         requests: done,
         failed: failed.max(done - succeeded.min(done)).max(not_ok),
         per_second: per_second.context("no rate")?.parse().context("rate")?,
-        latencies,
+        p50: latency(0.5),
+        p99: latency(0.99),
+        p999: latency(0.999),
+        max: latency(1.0),
     })
 }
 
@@ -151,12 +168,6 @@ fn latencies(log: &str) -> (Vec<u64>, u64) {
     (all, not_ok)
 }
 
-impl Report {
-    pub fn latency(&self, share: f64) -> Option<f64> {
-        percentile(&self.latencies, share).map(|microseconds| microseconds as f64)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -178,10 +189,12 @@ status codes: 19353 2xx, 0 3xx, 0 4xx, 0 5xx
             requests: 19353,
             failed: 3,
             per_second: 19353.0,
-            latencies: vec![88760, 654_859],
+            p50: Some(88_760.0),
+            p99: Some(654_859.0),
+            p999: Some(654_859.0),
+            max: Some(654_859.0),
         };
         assert_eq!(report, expected);
-        assert_eq!(report.latency(0.5), Some(88760.0));
     }
 
     #[test]

@@ -1,23 +1,34 @@
 //! `cargo xtask bench`: the same work through baton and through its peers, row by row.
 
+mod baton_load;
+mod busy;
+mod callgrind;
+mod column;
 mod configs;
 mod cores;
 mod ground;
 mod h2load;
+mod idle;
+mod instructions;
 mod measure;
+mod paced;
+mod plot;
+mod product;
 mod proxy;
+mod reloads;
+mod report;
 mod row;
+mod starting;
 mod statistics;
 mod table;
 mod usage;
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use self::cores::Cores;
-use self::ground::Ground;
+use self::ground::{Ground, Tools};
 use self::measure::{Results, measure};
 use self::proxy::Proxy;
 use self::row::{ROWS, Row};
@@ -37,15 +48,28 @@ pub struct Options {
     /// How long each measurement takes.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
     seconds: u64,
-    /// Only the rows whose name has this in it.
-    #[arg(long, default_value = "")]
-    row: String,
+    /// Only the rows whose name has this in it; may be said several times.
+    #[arg(long)]
+    row: Vec<String>,
     /// Also writes what was measured there, each round of it.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Also draws CPU per request relative to the best peer there, as SVG.
+    #[arg(long)]
+    plot: Option<PathBuf>,
     /// Measure this baton, in place of one that is built from the sources here.
     #[arg(long)]
     baton: Option<PathBuf>,
+    /// Take baton-load and baton-upstream from this directory, in place of building them.
+    #[arg(long)]
+    tools: Option<PathBuf>,
+    /// Count the instructions of a request in place of measuring rows, without the peers, and fail
+    /// where one takes more than the baseline in `xtask/instructions.json` says.
+    #[arg(long)]
+    instructions: bool,
+    /// Make the counts the baseline.
+    #[arg(long, requires = "instructions")]
+    accept: bool,
     /// Install nothing: measure beside the peers that are there.
     #[arg(long)]
     no_install: bool,
@@ -53,34 +77,63 @@ pub struct Options {
 
 pub fn bench(options: &Options) -> Result<()> {
     let interrupt = Interrupt::catch().context("catching signals")?;
-    let rows: Vec<&Row> = ROWS.iter().filter(|row| row.name.contains(&options.row)).collect();
-    if rows.is_empty() {
-        let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
-        bail!("no row has {:?} in its name; there are: {}", options.row, names.join(", "));
-    }
+    let rows = chosen(&options.row)?;
     let cores = Cores::choose()?;
     provide(options, &interrupt)?;
     let baton = match &options.baton {
         Some(baton) => baton.canonicalize().with_context(|| baton.display().to_string())?,
         None => build(&interrupt)?,
     };
-    let ground = Ground::prepare(&cores, &interrupt)?;
+    let tools = match &options.tools {
+        Some(directory) => Tools::in_directory(directory)?,
+        None => build_tools(&interrupt)?,
+    };
+    cores.stay()?;
+    let ground = Ground::prepare(cores, tools, &interrupt)?;
+    if options.instructions {
+        return instructions::instructions(&baton, options.accept, &ground);
+    }
     let proxies = Proxy::all(&baton);
     let mut results = Results::new(options.rounds, options.seconds, &proxies);
     for row in rows {
-        measure(row, &proxies, &ground, &cores, &interrupt, &mut results)?;
+        measure(row, &proxies, &ground, &mut results)?;
     }
     print!("\n{}", table::text(&results));
     if let Some(file) = &options.json {
         let text = serde_json::to_string_pretty(&table::json(&results))?;
-        std::fs::write(file, text + "\n").with_context(|| file.display().to_string())?;
+        write(file, &(text + "\n"))?;
+    }
+    if let Some(file) = &options.plot {
+        write(file, &plot::svg(&results).context("no row to draw")?)?;
     }
     Ok(())
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).with_context(|| file.display().to_string())
+}
+
+/// All, where nothing is said.
+fn chosen(names: &[String]) -> Result<Vec<&'static Row>> {
+    let wanted = |row: &&Row| names.is_empty() || names.iter().any(|name| row.name.contains(name));
+    let rows: Vec<&Row> = ROWS.iter().filter(wanted).collect();
+    if rows.is_empty() {
+        let all: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        bail!("no row has {} in its name; there are: {}", names.join(" or "), all.join(", "));
+    }
+    Ok(rows)
 }
 
 fn build(interrupt: &Interrupt) -> Result<PathBuf> {
     run(cargo().args(["build", "--release", "--package", "baton-proxy"]), interrupt)?;
     release_baton()
+}
+
+/// A command of its own, as together with the product cargo would choose other features for both.
+fn build_tools(interrupt: &Interrupt) -> Result<Tools> {
+    run(cargo().args(["build", "--release", "--package", "baton-load", "--bins"]), interrupt)?;
+    let baton = release_baton()?;
+    Tools::in_directory(baton.parent().context("no directory")?)
 }
 
 /// nginx serves as the upstream and h2load is the load; the other peers may be missing.
@@ -108,6 +161,7 @@ fn install(interrupt: &Interrupt) -> Result<()> {
         ("h2load", "nghttp2-client"),
         ("openssl", "openssl"),
         ("taskset", "util-linux"),
+        ("valgrind", "valgrind"),
     ];
     let missing: Vec<&str> = programs
         .iter()
@@ -120,11 +174,4 @@ fn install(interrupt: &Interrupt) -> Result<()> {
     }
     let _quiet = packages::NoServices::begin()?;
     packages::install(&missing, interrupt)
-}
-
-/// The first line that a program says of its version.
-fn version_of(command: &mut Command) -> String {
-    let Ok(output) = command.output() else { return "?".to_owned() };
-    let said = [output.stdout, output.stderr].concat();
-    String::from_utf8_lossy(&said).lines().next().unwrap_or("?").trim().to_owned()
 }

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::measure::{Figures, Results, RowResults, Sample};
-use super::row::Work;
+use super::column::Column;
+use super::measure::{Results, RowResults, Sample};
 use super::statistics::Median;
 
 /// A table in Markdown for each row.
@@ -23,14 +23,10 @@ pub fn text(results: &Results) -> String {
     text
 }
 
-fn head(row: &RowResults) -> &'static str {
-    match row.work {
-        Work::Idle { .. } => "| | KiB per connection | memory, MiB |\n| --- | --: | --: |",
-        _ => {
-            "| | CPU µs per request | requests/s | core busy | p50, ms | p99, ms | memory, MiB |\n\
-             | --- | --: | --: | --: | --: | --: | --: |"
-        }
-    }
+fn head(row: &RowResults) -> String {
+    let columns = Column::of(row.work);
+    let labels: Vec<&str> = columns.iter().map(|column| column.shown().0).collect();
+    format!("| | {} |\n| --- |{}", labels.join(" | "), " --: |".repeat(columns.len()))
 }
 
 /// One measurement with a failure makes the whole line void.
@@ -38,28 +34,32 @@ fn line(name: &str, row: &RowResults, samples: &[Sample]) -> String {
     if let Some(reason) = samples.iter().find_map(|sample| sample.as_ref().err()) {
         return format!("| {name} | void: {} |", reason.lines().next().unwrap_or_default());
     }
-    let cell = |get: fn(&Figures) -> Option<f64>, digits| cell(samples, get, digits);
-    let memory = cell(|f| Some(f.memory / 1024.0), 1);
-    match row.work {
-        Work::Idle { .. } => format!("| {name} | {} | {memory} |", cell(|f| f.per_connection, 1)),
-        _ => format!(
-            "| {name} | {} | {} | {} | {} | {} | {memory} |",
-            cell(|f| f.cpu, 1),
-            cell(|f| f.per_second, 0),
-            cell(|f| f.busy.map(|share| share * 100.0), 0),
-            cell(|f| f.p50.map(|time| time / 1000.0), 2),
-            cell(|f| f.p99.map(|time| time / 1000.0), 2),
-        ),
-    }
+    let cells: Vec<String> =
+        Column::of(row.work).iter().map(|column| cell(samples, *column)).collect();
+    format!("| {name} | {} |", cells.join(" | "))
 }
 
 /// The median, and how far the measurements are from it at most.
-fn cell(samples: &[Sample], get: fn(&Figures) -> Option<f64>, digits: usize) -> String {
-    let values = samples.iter().filter_map(|sample| get(sample.as_ref().ok()?));
-    match Median::of(values) {
-        Some(Median { middle, spread }) => format!("{middle:.digits$} ±{:.0} %", spread * 100.0),
-        None => "–".to_owned(),
+fn cell(samples: &[Sample], column: Column) -> String {
+    let (_, unit, digits) = column.shown();
+    let values = values(samples, column);
+    match (Median::of(values.iter().copied()), values.len()) {
+        (None, _) => "–".to_owned(),
+        (Some(Median { middle, .. }), 1) => format!("{:.digits$}", middle / unit),
+        (Some(Median { middle, spread }), _) => {
+            format!("{:.digits$} ±{:.0} %", middle / unit, spread * 100.0)
+        }
     }
+}
+
+fn values(samples: &[Sample], column: Column) -> Vec<f64> {
+    samples.iter().filter_map(|sample| sample.as_ref().ok()?.get(column)).collect()
+}
+
+/// Of a line that is not void.
+pub fn median(samples: &[Sample], column: Column) -> Option<Median> {
+    let sound = samples.iter().all(Result::is_ok);
+    Median::of(values(samples, column)).filter(|_| sound)
 }
 
 pub fn json(results: &Results) -> Value {
@@ -74,50 +74,54 @@ pub fn json(results: &Results) -> Value {
 }
 
 fn json_row(results: &Results, row: &RowResults) -> Value {
-    let measured: serde_json::Map<String, Value> = results
-        .proxies
-        .iter()
-        .zip(&row.samples)
-        .map(|((name, _), samples)| ((*name).to_owned(), samples.iter().map(json_sample).collect()))
-        .collect();
-    json!({ "name": row.name, "measured": measured })
+    let by_name = |what: &dyn Fn(&[Sample]) -> Value| -> Map<String, Value> {
+        let lines = results.proxies.iter().zip(&row.samples);
+        lines.map(|((name, _), samples)| ((*name).to_owned(), what(samples))).collect()
+    };
+    let measured = by_name(&|samples| samples.iter().map(json_sample).collect());
+    let medians = by_name(&|samples| json_medians(row, samples));
+    json!({ "name": row.name, "medians": medians, "measured": measured })
+}
+
+fn json_medians(row: &RowResults, samples: &[Sample]) -> Value {
+    let each = Column::of(row.work).iter().filter_map(|column| {
+        let Median { middle, spread } = median(samples, *column)?;
+        let value = json!({ "middle": middle, "spread": spread });
+        Some((column.json_key().to_owned(), value))
+    });
+    Value::Object(each.collect())
 }
 
 fn json_sample(sample: &Sample) -> Value {
     match sample {
         Err(reason) => json!({ "void": reason }),
-        Ok(figures) => json!({
-            "requests_per_second": figures.per_second,
-            "p50_us": figures.p50,
-            "p99_us": figures.p99,
-            "cpu_us_per_request": figures.cpu,
-            "core_busy": figures.busy,
-            "memory_kib": figures.memory,
-            "kib_per_connection": figures.per_connection,
-        }),
+        Ok(figures) => {
+            let each =
+                figures.all().map(|(column, value)| (column.json_key().to_owned(), value.into()));
+            Value::Object(each.collect())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::column::Figures;
+    use super::super::row::Work;
     use super::*;
 
     fn results(samples: Vec<Sample>) -> Results {
         let work = Work::Closed { http1: true, clients: 1, streams: 1 };
-        let row = RowResults { name: "plain", work, samples: vec![samples] };
+        let row = RowResults { name: "plain".to_owned(), work, samples: vec![samples] };
         let proxies = vec![("baton", "baton 1".to_owned())];
         Results { rounds: 2, seconds: 1, proxies, rows: vec![row] }
     }
 
     fn figures(cpu: f64) -> Figures {
-        let per_second = Some(1000.0);
-        Figures {
-            cpu: Some(cpu),
-            per_second,
-            p50: Some(1500.0),
-            memory: 2048.0,
-            ..Figures::default()
-        }
+        Figures::default()
+            .with(Column::Cpu, cpu)
+            .with(Column::PerSecond, 1000.0)
+            .with(Column::P50, 1500.0)
+            .with(Column::Memory, 2048.0)
     }
 
     #[test]
@@ -128,11 +132,26 @@ mod tests {
     }
 
     #[test]
+    fn one_measurement_has_no_spread() {
+        let text = text(&results(vec![Ok(figures(40.0))]));
+        assert!(text.contains("| baton | 40.0 | 1000 | – | 1.50 | – | 2.0 |"), "{text}");
+    }
+
+    #[test]
     fn one_failure_voids_the_line() {
         let results = results(vec![Ok(figures(40.0)), Err("1 of 9 requests failed".to_owned())]);
         assert!(text(&results).contains("| baton | void: 1 of 9 requests failed |"));
-        let measured = &json(&results)["rows"][0]["measured"]["baton"];
+        let row = &json(&results)["rows"][0];
+        let measured = &row["measured"]["baton"];
         assert_eq!(measured[0]["cpu_us_per_request"], 40.0);
         assert_eq!(measured[1]["void"], "1 of 9 requests failed");
+        assert_eq!(row["medians"]["baton"], json!({}));
+    }
+
+    #[test]
+    fn programs_get_medians_as_well() {
+        let results = results(vec![Ok(figures(40.0)), Ok(figures(60.0))]);
+        let medians = &json(&results)["rows"][0]["medians"]["baton"];
+        assert_eq!(medians["cpu_us_per_request"], json!({ "middle": 50.0, "spread": 0.2 }));
     }
 }

@@ -1,6 +1,6 @@
 //! HTTP/1.1 clients: one that keeps its connection, one that does not.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
@@ -12,51 +12,41 @@ use crate::wire::{self, Body, Fields, Wire};
 
 pub(super) async fn keep_alive(mut client: Client) {
     let mut wire = None;
-    while client.goes_on() {
-        let think = client.think_time();
-        wire = idle(&mut client, wire, think).await;
-        if !client.goes_on() {
-            break;
-        }
+    while let Some((due, open)) = idle(&mut client, wire).await {
         let ask = client.ask();
-        wire = attempt(&mut client, wire, &ask, false).await;
+        wire = attempt(&mut client, open, &ask, due, false).await;
     }
 }
 
 pub(super) async fn fresh(mut client: Client) {
-    while client.goes_on() {
+    while let Some(due) = client.turn().await {
         let ask = client.ask();
-        attempt(&mut client, None, &ask, true).await;
-        let think = client.think_time();
-        client.pause(think).await;
+        attempt(&mut client, None, &ask, due, true).await;
     }
 }
 
-/// Thinks with an eye on the connection, as any client with a pool does: an end of stream that is
-/// seen before the next request is sent is felt by nobody. One that comes later is.
+/// Waits for the next request with an eye on the connection, as any client with a pool does: an end of
+/// stream that is seen before the next request is sent is felt by nobody. One that comes later is.
+/// When the request was due, and the connection if it is still there; `None` where no request comes.
 async fn idle(
     client: &mut Client,
     wire: Option<Wire<Stream>>,
-    think: Duration,
-) -> Option<Wire<Stream>> {
-    let Some(mut wire) = wire else {
-        client.pause(think).await;
-        return None;
-    };
+) -> Option<(Instant, Option<Wire<Stream>>)> {
+    let Some(mut wire) = wire else { return Some((client.turn().await?, None)) };
     let began = Instant::now();
-    tokio::select! {
-        () = tokio::time::sleep(think) => Some(wire),
-        read = wire.fill() => {
-            match read {
-                Ok(0) | Err(_) => client.tally.closed_between(),
-                Ok(_) => {
-                    let text = "bytes that answer no request";
-                    client.count(began, Err(Failure::new(Cause::Protocol, text))).await;
-                }
-            }
-            None
+    let read = tokio::select! {
+        biased;
+        read = wire.fill() => read,
+        due = client.turn() => return Some((due?, Some(wire))),
+    };
+    match read {
+        Ok(0) | Err(_) => client.tally.closed_between(),
+        Ok(_) => {
+            let text = "bytes that answer no request";
+            client.count(began, Err(Failure::new(Cause::Protocol, text))).await;
         }
     }
+    Some((client.turn().await?, None))
 }
 
 /// One request, counted. Gives the connection back where it can be used again.
@@ -64,9 +54,9 @@ async fn attempt(
     client: &mut Client,
     wire: Option<Wire<Stream>>,
     ask: &Ask,
+    began: Instant,
     close: bool,
 ) -> Option<Wire<Stream>> {
-    let began = Instant::now();
     let limit = client.plan.timeout;
     let outcome = timeout(limit, exchange(client, wire, ask, close))
         .await
@@ -107,6 +97,7 @@ async fn exchange(
         status: head.status,
         nonce: first("x-nonce"),
         upstream: first("x-upstream"),
+        grpc_status: None,
         body: whole,
     };
     Ok((answer, reusable.then_some(wire)))

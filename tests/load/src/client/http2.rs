@@ -1,6 +1,7 @@
 //! HTTP/2 clients: one connection, several streams at a time, each with think times of its own.
 
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use http::{Method, Request, Version};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{Answer, Ask, Client};
+use super::{Answer, Ask, Client, grpc};
 use crate::failure::{Cause, Failure};
 use crate::target::{Stream, Target};
 
@@ -41,6 +42,35 @@ pub(super) async fn run(mut client: Client, streams: usize) {
     }
 }
 
+/// A connection for each request. The first one begins the session, and is not counted unless it fails.
+pub(super) async fn resumed(mut client: Client) {
+    client.target = Arc::new(client.target.resuming("h2"));
+    let began = Instant::now();
+    let ask = client.ask();
+    if let Err(failure) = connect_and_ask(&client, &ask).await {
+        client.count(began, Err(failure)).await;
+    }
+    while let Some(began) = client.turn().await {
+        let ask = client.ask();
+        let outcome = connect_and_ask(&client, &ask).await;
+        client.count(began, outcome).await;
+    }
+}
+
+async fn connect_and_ask(client: &Client, ask: &Ask) -> Result<String, Failure> {
+    let exchange = async {
+        let connection = connect(client).await?;
+        let ready = connection.requests.clone().ready().await?;
+        exchange(&client.target, ready, ask)
+            .await?
+            .ok_or_else(|| Failure::new(Cause::Eof, "GOAWAY"))
+    };
+    let answer = timeout(client.plan.timeout, exchange)
+        .await
+        .unwrap_or_else(|_| Err(Failure::timeout("response")))?;
+    ask.check(answer)
+}
+
 async fn connect(client: &Client) -> Result<Connection, Failure> {
     Connection::new(client.connect("h2").await?).await
 }
@@ -69,13 +99,7 @@ impl Connection {
 
 /// Requests one after the other until the connection takes no more; how many are left.
 async fn stream_after_stream(mut client: Client, requests: SendRequest<Bytes>) -> u64 {
-    while client.goes_on() {
-        let think = client.think_time();
-        client.pause(think).await;
-        if !client.goes_on() {
-            break;
-        }
-        let began = Instant::now();
+    while let Some(began) = client.turn().await {
         let Ok(ready) = timeout(client.plan.timeout, requests.clone().ready()).await else {
             client.count(began, Err(Failure::timeout("free stream"))).await;
             continue;
@@ -107,6 +131,9 @@ async fn exchange(
     let mut request = request(target, method, &ask.path)?;
     let nonce = ask.nonce.parse().expect("a nonce is hexadecimal");
     request.headers_mut().insert("x-nonce", nonce);
+    if ask.grpc {
+        grpc::add_fields(request.headers_mut());
+    }
     let (response, mut body) = match requests.send_request(request, ask.body.is_none()) {
         Err(error) if error.is_go_away() => return Ok(None),
         sent => sent?,
@@ -121,12 +148,14 @@ async fn exchange(
         stream.flow_control().release_capacity(piece.len())?;
         whole.extend_from_slice(&piece);
     }
-    stream.trailers().await?;
-    let text = |name| Some(head.headers.get(name)?.to_str().ok()?.to_owned());
+    let trailers = stream.trailers().await?.unwrap_or_default();
+    let value = |name| head.headers.get(name).or_else(|| trailers.get(name));
+    let text = |name| Some(value(name)?.to_str().ok()?.to_owned());
     Ok(Some(Answer {
         status: head.status.as_u16(),
         nonce: text("x-nonce"),
         upstream: text("x-upstream"),
+        grpc_status: text("grpc-status"),
         body: whole,
     }))
 }

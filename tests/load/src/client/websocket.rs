@@ -18,14 +18,8 @@ const MAX_MESSAGE: u64 = 2048;
 
 pub(super) async fn run(mut client: Client) {
     let mut tunnel = None;
-    while client.goes_on() {
-        let think = client.think_time();
-        client.pause(think).await;
-        if !client.goes_on() {
-            break;
-        }
+    while let Some(began) = client.turn().await {
         client.left -= 1;
-        let began = Instant::now();
         let limit = client.plan.timeout;
         let outcome = timeout(limit, round_trip(&mut client, &mut tunnel))
             .await

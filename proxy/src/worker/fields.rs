@@ -1,44 +1,74 @@
 //! Which header fields cross the proxy, and which ones it sets: the same rules whatever protocol is
 //! spoken on either side.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use std::net::{IpAddr, SocketAddr};
 
 use super::access_log::http_date;
-use super::message::{Fields, RequestHead, ResponseHead, Upgrade};
+use super::message::{Fields, RequestHead, ResponseHead, Upgrade, list_items};
 
 const HSTS: &[u8] = b"Strict-Transport-Security";
 
 /// Where fields are written to.
 pub trait FieldSink {
-    fn put_field(&mut self, name: &[u8], value: &[u8]);
+    /// A field whose value comes in pieces.
+    fn put_pieces(&mut self, name: &[u8], value: &[&[u8]]);
+
+    fn put_field(&mut self, name: &[u8], value: &[u8]) {
+        self.put_pieces(name, &[value]);
+    }
+
+    /// One that HTTP/2 has decoded.
+    fn put_decoded(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.put_field(name.as_str().as_bytes(), value.as_bytes());
+    }
 }
 
 /// As lines of an HTTP/1.1 head.
 impl FieldSink for BytesMut {
-    fn put_field(&mut self, name: &[u8], value: &[u8]) {
+    fn put_pieces(&mut self, name: &[u8], value: &[&[u8]]) {
+        let start = self.len();
+        self.extend_from_slice(name);
+        self.extend_from_slice(b": ");
+        value.iter().for_each(|piece| self.extend_from_slice(piece));
         // No parser lets one through; one more look costs less than a request that becomes two.
-        let splits = |text| memchr::memchr3(b'\r', b'\n', 0, text).is_some();
-        if splits(name) || splits(value) {
-            return;
+        if memchr::memchr3(b'\r', b'\n', 0, &self[start..]).is_some() {
+            self.truncate(start);
+        } else {
+            self.extend_from_slice(b"\r\n");
         }
-        self.reserve(name.len() + value.len() + 4);
-        self.put_slice(name);
-        self.put_slice(b": ");
-        self.put_slice(value);
-        self.put_slice(b"\r\n");
     }
 }
 
 /// For HTTP/2. A field that HTTP/2 cannot carry has been refused before it comes here.
 impl FieldSink for HeaderMap {
-    fn put_field(&mut self, name: &[u8], value: &[u8]) {
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
-        {
+    fn put_pieces(&mut self, name: &[u8], value: &[&[u8]]) {
+        let value = match value {
+            [whole] => HeaderValue::from_bytes(whole),
+            pieces => HeaderValue::from_maybe_shared(Bytes::from(pieces.concat())),
+        };
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
             self.append(name, value);
+        }
+    }
+
+    fn put_decoded(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.append(name, value.clone());
+    }
+}
+
+/// Writes those fields that are to be kept, in their order.
+fn put_fields(fields: &Fields, sink: &mut impl FieldSink, mut keep: impl FnMut(&[u8]) -> bool) {
+    match fields {
+        Fields::Raw(raw) => {
+            let kept = raw.iter().filter(|(name, _)| keep(name));
+            kept.for_each(|(name, value)| sink.put_field(name, value));
+        }
+        Fields::Map(map) => {
+            let kept = map.iter().filter(|(name, _)| keep(name.as_str().as_bytes()));
+            kept.for_each(|(name, value)| sink.put_decoded(name, value));
         }
     }
 }
@@ -66,8 +96,8 @@ impl Client<'_> {
 
     /// As the client sees it, where a trusted proxy says so.
     pub fn scheme(&self, head: &RequestHead) -> &'static [u8] {
-        let said = head.fields.get("x-forwarded-proto").filter(|_| self.is_trusted());
-        match said {
+        let said = || head.fields.get("x-forwarded-proto");
+        match self.is_trusted().then(said).flatten() {
             Some(said) if said.eq_ignore_ascii_case(b"https") => b"https",
             Some(said) if said.eq_ignore_ascii_case(b"http") => b"http",
             _ => self.proto().as_bytes(),
@@ -109,15 +139,12 @@ pub fn put_request(head: &RequestHead, client: &Client<'_>, sink: &mut impl Fiel
     let named = connection_options(&head.fields);
     let trusted = client.is_trusted();
     let cookie = joined_cookie(&head.fields);
-    head.fields.for_each(|name, value| {
-        if !(is_hop_by_hop(name)
+    put_fields(&head.fields, sink, |name| {
+        !(is_hop_by_hop(name)
             || is_replaced(name)
             || is_named(&named, name)
             || (!trusted && is_replaced_unless_trusted(name))
             || (cookie.is_some() && name.eq_ignore_ascii_case(b"cookie")))
-        {
-            sink.put_field(name, value);
-        }
     });
     if let Some(cookie) = cookie {
         sink.put_field(b"Cookie", &cookie);
@@ -140,61 +167,58 @@ fn put_forwarding(
     sink: &mut impl FieldSink,
 ) {
     let address = client.address.to_canonical();
-    let mut text = TextBuffer::default();
-    let said = |name| head.fields.get(name).filter(|value| trusted && !value.is_empty());
-
+    let text = address_text(address);
+    let proto = client.proto().as_bytes();
+    let is_said = |name| trusted && head.fields.get(name).is_some_and(|value| !value.is_empty());
     // Appended to where the peer is trusted, replaced elsewhere.
-    text.clear();
-    if trusted {
-        for value in head.fields.all("x-forwarded-for") {
-            text.raw(value);
-            text.raw(b", ");
-        }
-    }
-    text.display(address);
-    sink.put_field(b"X-Forwarded-For", text.bytes());
+    let earlier = |name| if trusted { head.fields.all(name) } else { Vec::new() };
 
-    if said("x-real-ip").is_none() {
-        text.clear();
-        text.display(address);
-        sink.put_field(b"X-Real-IP", text.bytes());
+    put_appended(b"X-Forwarded-For", &earlier("x-forwarded-for"), &[text.as_bytes()], sink);
+    if !is_said("x-real-ip") {
+        sink.put_field(b"X-Real-IP", text.as_bytes());
     }
-    if said("x-forwarded-proto").is_none() {
-        sink.put_field(b"X-Forwarded-Proto", client.proto().as_bytes());
+    if !is_said("x-forwarded-proto") {
+        sink.put_field(b"X-Forwarded-Proto", proto);
     }
-    if said("x-forwarded-host").is_none() {
+    if !is_said("x-forwarded-host") {
         sink.put_field(b"X-Forwarded-Host", &head.authority);
     }
-    if said("x-forwarded-port").is_none() {
-        text.clear();
-        text.display(client.local_port);
-        sink.put_field(b"X-Forwarded-Port", text.bytes());
+    if !is_said("x-forwarded-port") {
+        let mut port = itoa::Buffer::new();
+        sink.put_field(b"X-Forwarded-Port", port.format(client.local_port).as_bytes());
     }
-
     // RFC 7239 section 4: an IPv6 address and a host with a port are quoted.
-    text.clear();
-    if trusted {
-        for value in head.fields.all("forwarded") {
-            text.raw(value);
-            text.raw(b", ");
-        }
+    let (open, close): (&[u8], &[u8]) =
+        if address.is_ipv6() { (b"for=\"[", b"]\";host=\"") } else { (b"for=", b";host=\"") };
+    let ours = [open, text.as_bytes(), close, &head.authority, b"\";proto=", proto];
+    put_appended(b"Forwarded", &earlier("forwarded"), &ours, sink);
+}
+
+/// A list that ends with what is added here.
+fn put_appended(name: &[u8], earlier: &[&[u8]], ours: &[&[u8]], sink: &mut impl FieldSink) {
+    if earlier.is_empty() {
+        sink.put_pieces(name, ours);
+    } else {
+        let before = earlier.iter().flat_map(|value| [*value, b", "]);
+        sink.put_pieces(name, &before.chain(ours.iter().copied()).collect::<Vec<_>>());
     }
+}
+
+/// Of IPv4 without `fmt`, which takes longer than all else that is done with a request's fields.
+fn address_text(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => {
-            text.raw(b"for=");
-            text.display(address);
+            let mut text = String::with_capacity("255.255.255.255".len());
+            for (index, octet) in address.octets().into_iter().enumerate() {
+                if index > 0 {
+                    text.push('.');
+                }
+                text.push_str(itoa::Buffer::new().format(octet));
+            }
+            text
         }
-        IpAddr::V6(address) => {
-            text.raw(b"for=\"[");
-            text.display(address);
-            text.raw(b"]\"");
-        }
+        IpAddr::V6(address) => address.to_string(),
     }
-    text.raw(b";host=\"");
-    text.raw(&head.authority);
-    text.raw(b"\";proto=");
-    text.raw(client.proto().as_bytes());
-    sink.put_field(b"Forwarded", text.bytes());
 }
 
 /// Writes the fields of a response as the client gets them, without framing.
@@ -202,15 +226,13 @@ pub fn put_response(head: &ResponseHead, sink: &mut impl FieldSink) {
     let named = connection_options(&head.fields);
     let mut dated = head.status.is_informational();
     let mut hsts = head.hsts.as_ref();
-    head.fields.for_each(|name, value| {
+    put_fields(&head.fields, sink, |name| {
         dated |= name.len() == 4 && name.eq_ignore_ascii_case(b"date");
         if hsts.is_some() && name.eq_ignore_ascii_case(HSTS) {
             // The application knows better, and RFC 6797 section 7.1 wants one alone.
             hsts = None;
         }
-        if !(is_hop_by_hop(name) || is_content_length(name) || is_named(&named, name)) {
-            sink.put_field(name, value);
-        }
+        !(is_hop_by_hop(name) || is_content_length(name) || is_named(&named, name))
     });
     if let Some(hsts) = hsts {
         sink.put_field(HSTS, hsts);
@@ -221,41 +243,14 @@ pub fn put_response(head: &ResponseHead, sink: &mut impl FieldSink) {
     }
 }
 
-/// Small text made for one field; no allocation for what usually comes.
-#[derive(Default)]
-struct TextBuffer {
-    bytes: Vec<u8>,
-}
-
-impl TextBuffer {
-    fn clear(&mut self) {
-        self.bytes.clear();
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-    }
-
-    fn display(&mut self, value: impl std::fmt::Display) {
-        use std::io::Write;
-        // Writing to a Vec cannot fail.
-        let _ = write!(self.bytes, "{value}");
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// RFC 9110 section 7.6.1: the fields that `Connection` names belong to this hop alone.
 pub fn connection_options(fields: &Fields) -> Vec<Vec<u8>> {
     let mut named = Vec::new();
     fields.for_each(|name, value| {
         if name.len() == 10 && name.eq_ignore_ascii_case(b"connection") {
-            let options = value.split(|&b| b == b',').map(<[u8]>::trim_ascii);
             // The usual two are dropped under their own names.
             named.extend(
-                options
+                list_items(value)
                     .filter(|option| {
                         !(option.is_empty()
                             || option.eq_ignore_ascii_case(b"close")
@@ -411,7 +406,7 @@ mod tests {
                 status: http::StatusCode::OK,
                 fields: Fields::Map(map),
                 body: crate::worker::message::BodyLength::Empty,
-                hsts: hsts.map(|value| bytes::Bytes::from_static(value.as_bytes())),
+                hsts: hsts.map(|value| Bytes::from_static(value.as_bytes())),
             };
             let mut out = BytesMut::new();
             put_response(&head, &mut out);

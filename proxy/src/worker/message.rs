@@ -93,7 +93,12 @@ impl Fields {
 
 /// Whether a comma list (RFC 9110 section 5.6.1) has this token, without regard to case.
 pub fn list_has(list: &[u8], token: &str) -> bool {
-    list.split(|&b| b == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    list_items(list).any(|item| item.eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// Of a comma list; some may be empty.
+pub fn list_items(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// How much body follows a head.

@@ -8,6 +8,7 @@ use http::{Method, StatusCode, Version};
 
 use crate::worker::message::{
     BodyLength, FieldRange, Fields, RawFields, RequestHead, ResponseHead, Upgrade, list_has,
+    list_items,
 };
 
 /// Most fields that a head may have, whatever the configuration says.
@@ -217,9 +218,11 @@ fn meaning(fields: &RawFields) -> Result<Meaning<'_>, HeadError> {
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => found.upgrade = Some(value),
             10 if name.eq_ignore_ascii_case(b"connection") => {
-                found.close |= list_has(value, "close");
-                found.keep_alive |= list_has(value, "keep-alive");
-                found.connection_upgrade |= list_has(value, "upgrade");
+                for option in list_items(value) {
+                    found.close |= option.eq_ignore_ascii_case(b"close");
+                    found.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    found.connection_upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                }
             }
             10 if name.eq_ignore_ascii_case(b"keep-alive") => {
                 found.keep_alive_timeout = keep_alive_timeout(value);

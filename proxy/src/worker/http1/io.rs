@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::AsyncWrite;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::worker::transport::{Transport, poll_read_some};
 
@@ -57,6 +57,14 @@ impl Io {
         let read = ready!(poll_read_some(&mut self.transport, cx, &mut self.input, room))?;
         self.ended = read == 0;
         Poll::Ready(Ok(read))
+    }
+
+    /// Whether nothing comes at this moment, not even the end. What comes is lost.
+    pub fn is_silent(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut byte = [0];
+        let read = Pin::new(&mut self.transport).poll_read(&mut cx, &mut ReadBuf::new(&mut byte));
+        !self.ended && read.is_pending()
     }
 
     /// Gives the read buffer back while nothing is going on.

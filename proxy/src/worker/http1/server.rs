@@ -345,14 +345,12 @@ fn framing(head: &ResponseHead, method: &Method, version: Version) -> Framing {
 }
 
 fn put_head(out: &mut BytesMut, head: &ResponseHead, framing: Framing, connection: &str) {
-    use std::fmt::Write;
     out.reserve(512);
     put_status(out, head.status);
     put_response(head, out);
-    // Writing to a BytesMut cannot fail.
     match (framing, head.body) {
         (Framing::Length | Framing::Declared, BodyLength::Known(length)) => {
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            out.put_field(b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
         }
         (Framing::Length, _) => out.put_field(b"Content-Length", b"0"),
         (Framing::Declared, _) => {

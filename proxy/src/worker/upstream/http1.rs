@@ -209,7 +209,7 @@ fn put_head(out: &mut BytesMut, request: &Request<'_>) {
     let head = request.head;
     let connect = matches!(head.upgrade, Some(Upgrade::Connect(_)));
     let method = if connect { "GET" } else { head.method.as_str() };
-    out.reserve(512);
+    out.reserve(1024);
     out.put_slice(method.as_bytes());
     out.put_u8(b' ');
     out.put_slice(request.target);
@@ -226,9 +226,7 @@ fn put_head(out: &mut BytesMut, request: &Request<'_>) {
         }
         BodyLength::Empty => {}
         BodyLength::Known(length) => {
-            use std::fmt::Write;
-            // Writing to a BytesMut cannot fail.
-            let _ = write!(out, "Content-Length: {length}\r\n");
+            out.put_field(b"Content-Length", itoa::Buffer::new().format(length).as_bytes());
         }
         BodyLength::Unknown => out.put_field(b"Transfer-Encoding", b"chunked"),
     }

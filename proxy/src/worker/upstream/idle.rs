@@ -1,7 +1,6 @@
 //! HTTP/1.1 connections to one upstream that wait for the next request: last in, first out, so that
 //! the warm ones stay warm and the others age out.
 
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -64,6 +63,5 @@ impl Idle {
 /// An idle connection has nothing to say: readable means that it was closed, or that its upstream
 /// does not keep to HTTP.
 fn is_alive(io: &mut Io) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    io.input.is_empty() && io.poll_fill(&mut cx, false).is_pending()
+    io.input.is_empty() && io.is_silent()
 }

@@ -10,12 +10,13 @@ use crate::interrupt::Interrupt;
 use crate::packages;
 use crate::process::{build_release, cargo, run};
 use crate::steps::Steps;
+use crate::vm;
 
 #[derive(clap::Args)]
 pub struct Options {
     /// Only the tests whose name has this in it; no formatting, no clippy.
     filter: Option<String>,
-    /// No black-box tests: needs neither root nor Docker.
+    /// No black-box tests and no virtual machine: needs neither root nor Docker.
     #[arg(long)]
     unit: bool,
     /// In place of all that: the measurements, which want the machine for themselves; the release binary.
@@ -42,8 +43,11 @@ pub fn test(options: &Options) -> Result<()> {
         check_sources(&mut steps, &interrupt);
     }
     unit_tests(options, &mut steps, &interrupt);
-    if provided && !options.unit {
+    if provided && !options.unit && build(&mut steps, &interrupt) {
         black_box_tests(options, &mut steps, &interrupt);
+        if options.filter.is_none() {
+            virtual_machine(options, &mut steps, &interrupt);
+        }
     }
     steps.finish()
 }
@@ -76,13 +80,14 @@ fn unit_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
     });
 }
 
-fn black_box_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
-    // The product and the upstream of its tests, with the features that users get, not those that
-    // the whole workspace would choose.
+/// The product and the upstream of its tests, with the features that users get, not those that the
+/// whole workspace would choose.
+fn build(steps: &mut Steps, interrupt: &Interrupt) -> bool {
     let build = ["build", "--package", "baton-proxy", "--package", "baton-load", "--bins"];
-    if steps.take("build", || run(cargo().args(build), interrupt)).is_none() {
-        return;
-    }
+    steps.take("build", || run(cargo().args(build), interrupt)).is_some()
+}
+
+fn black_box_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
     let Some(docker) = steps.take("docker", || Docker::find_or_start(interrupt)) else { return };
     steps.take("black-box tests", || {
         // The whole workspace, because with fewer packages cargo chooses other features of the
@@ -109,6 +114,15 @@ fn measurements(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
         test.args(["--", "--ignored", "--nocapture", "--test-threads", "1"]);
         run(test.env("BATON_BIN", &baton), interrupt)
     });
+}
+
+/// The package under a real systemd. Last, and alone: black-box tests watch the clock.
+fn virtual_machine(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
+    let why_not = if options.no_install { Some("nothing is installed") } else { vm::why_not() };
+    match why_not {
+        Some(why) => steps.leave_out("virtual machine", why),
+        None => drop(steps.take("virtual machine", || vm::quick(interrupt))),
+    }
 }
 
 /// Black-box tests at a time: many of them wait for what takes its time, such as a CA that looks.

@@ -66,6 +66,12 @@ pub fn vm(options: &Options) -> Result<()> {
     boot(options, &interrupt)
 }
 
+/// For `cargo xtask test`, which has built everything.
+pub fn quick(interrupt: &Interrupt) -> Result<()> {
+    provide(interrupt)?;
+    boot(&Options::default(), interrupt)
+}
+
 fn boot(options: &Options, interrupt: &Interrupt) -> Result<()> {
     let cache = crate::process::root().join("target/vm");
     fs::create_dir_all(&cache).with_context(|| cache.display().to_string())?;

@@ -72,8 +72,7 @@ async fn a_ca_that_makes_no_sense_is_named_and_asked_again() {
         let error = failed["last_error"].as_str().expect("an error");
         assert!(error.starts_with("the CA: "), "{endpoint:?}: {error}");
         proxy.behave();
-        let output = site.baton.command(&["certs", "--retry", NAME]);
-        assert!(output.status.success(), "{endpoint:?}: {output:?}");
+        site.baton.retry_order(NAME);
         assert_eq!(site.get(NAME).await.status, 200, "{endpoint:?}");
     }
 }

@@ -117,10 +117,7 @@ async fn what_the_program_says_on_stderr_is_the_error_and_no_second_order_is_pla
     assert_eq!(error, format!("{}: exit status: 1: no such zone", bad.display()));
     // The order that was placed is still good: the next try goes on with it.
     std::fs::copy(&good, &bad).expect("copy");
-    until("the next try", ISSUE_LIMIT * 2, async || {
-        site.certificate(WILDCARD).filter(|entry| entry["state"] == "valid")
-    })
-    .await;
+    site.baton.retry_order(WILDCARD);
     assert_eq!(site.pebble.orders(), 1);
 }
 
@@ -172,10 +169,7 @@ async fn the_ca_is_not_told_to_look_before_every_server_has_the_record() {
     assert!(!log.contains("Attempting to validate"), "it was told to look:\n{log}");
     // The next try finds it everywhere, within the same order.
     knot.refresh();
-    until("the next try", ISSUE_LIMIT * 2, async || {
-        site.certificate(WILDCARD).filter(|entry| entry["state"] == "valid")
-    })
-    .await;
+    site.baton.retry_order(WILDCARD);
     assert_eq!(site.pebble.orders(), 1);
 }
 

@@ -212,6 +212,12 @@ impl Baton {
         self.ask("GET", "/certs").expect("the admin socket answers")
     }
 
+    /// Has an order that failed tried again, which gives a certificate.
+    pub fn retry_order(&self, name: &str) {
+        let output = self.command(&["certs", "--retry", name]);
+        assert!(output.status.success(), "{name}: {output:?}");
+    }
+
     fn ask(&self, method: &str, path: &str) -> Option<Value> {
         let mut stream = UnixStream::connect(self.control_socket()).ok()?;
         let head = format!("{method} {path} HTTP/1.1\r\nHost: baton\r\nConnection: close\r\n\r\n");

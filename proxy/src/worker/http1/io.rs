@@ -8,14 +8,18 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::worker::message::BodyLength;
 use crate::worker::transport::{Transport, poll_read_some};
 
 /// First read of a message.
 const SMALL_READ: usize = 4 * 1024;
 /// Reads within a large body.
 const LARGE_READ: usize = 64 * 1024;
-/// Data up to this size is copied behind the head, so that both leave in one write.
-const COPY_LIMIT: usize = 16 * 1024;
+/// Data up to this size is copied behind the head: it costs less than to write two buffers. A whole DATA
+/// frame of HTTP/2 is above it.
+const COPY_LIMIT: usize = 4 * 1024;
+/// For a head, beside such data.
+const USUAL_HEAD: usize = 1024;
 /// More is not taken before some of it has left.
 pub const WRITE_LIMIT: usize = 64 * 1024;
 /// Buffers handed to one vectored write.
@@ -54,6 +58,9 @@ impl Io {
             return Poll::Ready(Ok(0));
         }
         let room = if body { LARGE_READ } else { SMALL_READ };
+        // A good part of it will do, if it is there already.
+        let spare = self.input.capacity() - self.input.len();
+        let room = if spare < room / 4 { room } else { spare };
         let read = ready!(poll_read_some(&mut self.transport, cx, &mut self.input, room))?;
         self.ended = read == 0;
         Poll::Ready(Ok(read))
@@ -78,6 +85,17 @@ impl Io {
     /// Where heads and chunk sizes are written.
     pub fn head_buffer(&mut self) -> HeadBuffer<'_> {
         HeadBuffer { output: &mut self.output, scratch: BytesMut::new() }
+    }
+
+    /// As [`Io::head_buffer`], with room for a head, and for what of its body is copied behind it.
+    pub fn whole_head_buffer(&mut self, body: BodyLength) -> HeadBuffer<'_> {
+        let body = match body {
+            BodyLength::Known(length) => usize::try_from(length).unwrap_or(COPY_LIMIT),
+            BodyLength::Empty | BodyLength::Unknown => 0,
+        };
+        let mut buffer = self.head_buffer();
+        buffer.bytes().reserve(USUAL_HEAD + body.min(COPY_LIMIT));
+        buffer
     }
 
     /// Sends data after everything before it.

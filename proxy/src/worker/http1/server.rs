@@ -151,7 +151,7 @@ impl Connection {
     async fn refuse(&mut self, page: &Page) {
         let routing = self.local.routing();
         let (head, body) = page.render(None, routing.table.error_pages.named(None));
-        put_head(self.io.head_buffer().bytes(), &head, Framing::Length, "close");
+        put_head(self.io.whole_head_buffer(head.body).bytes(), &head, Framing::Length, "close");
         self.io.put(body);
         record::refused(&self.local, &self.peer, head.status);
         self.close().await;
@@ -282,7 +282,7 @@ impl Downstream for Http1Client<'_> {
             (true, Version::HTTP_10) => "keep-alive",
             (true, _) => "",
         };
-        put_head(self.io.head_buffer().bytes(), head, self.framing, connection);
+        put_head(self.io.whole_head_buffer(head.body).bytes(), head, self.framing, connection);
         Ok(())
     }
 
@@ -345,7 +345,6 @@ fn framing(head: &ResponseHead, method: &Method, version: Version) -> Framing {
 }
 
 fn put_head(out: &mut BytesMut, head: &ResponseHead, framing: Framing, connection: &str) {
-    out.reserve(512);
     put_status(out, head.status);
     put_response(head, out);
     match (framing, head.body) {

@@ -62,7 +62,7 @@ impl Http1Exchange {
                 Io::new(transport, BytesMut::new())
             }
         };
-        put_head(io.head_buffer().bytes(), request);
+        put_head(io.whole_head_buffer(request.head.body).bytes(), request);
         Ok(Http1Exchange {
             io,
             active: Active::enter(upstream),
@@ -209,7 +209,6 @@ fn put_head(out: &mut BytesMut, request: &Request<'_>) {
     let head = request.head;
     let connect = matches!(head.upgrade, Some(Upgrade::Connect(_)));
     let method = if connect { "GET" } else { head.method.as_str() };
-    out.reserve(1024);
     out.put_slice(method.as_bytes());
     out.put_u8(b' ');
     out.put_slice(request.target);

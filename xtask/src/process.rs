@@ -39,18 +39,47 @@ pub fn cargo() -> Command {
     command
 }
 
-/// Builds what users get, and the clients and the upstream of tests; where the former is.
-pub fn build_release(interrupt: &Interrupt) -> Result<PathBuf> {
-    let packages = ["--package", "baton-proxy", "--package", "baton-load", "--bins"];
-    run(cargo().args(["build", "--release"]).args(packages), interrupt)?;
-    release_baton()
+/// A profile of cargo.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// What tests use.
+    Dev,
+    /// What users get.
+    Release,
 }
 
-/// The release build of the product: cargo puts it beside the directory of this one.
-pub fn release_baton() -> Result<PathBuf> {
-    let xtask = std::env::current_exe().context("where xtask is")?;
-    let target = xtask.ancestors().nth(2).context("xtask is not in a target directory")?;
-    Ok(target.join("release").join("baton"))
+impl Profile {
+    /// As cargo calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Profile::Dev => "dev",
+            Profile::Release => "release",
+        }
+    }
+
+    /// Builds the product, with the features that users get and not those that the whole workspace would
+    /// choose, and the clients and the upstream of tests; where the former is, the latter beside it.
+    pub fn build(self, interrupt: &Interrupt) -> Result<PathBuf> {
+        let packages = ["--package", "baton-proxy", "--package", "baton-load", "--bins"];
+        run(cargo().args(["build", "--profile", self.name()]).args(packages), interrupt)?;
+        self.baton()
+    }
+
+    /// The product: cargo puts it beside the directory of this program.
+    pub fn baton(self) -> Result<PathBuf> {
+        let xtask = std::env::current_exe().context("where xtask is")?;
+        let target = xtask.ancestors().nth(2).context("xtask is not in a target directory")?;
+        let directory = match self {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        };
+        Ok(target.join(directory).join("baton"))
+    }
+}
+
+/// Without what only debuggers read.
+pub fn strip(program: &Path, to: &Path, interrupt: &Interrupt) -> Result<()> {
+    run(Command::new("strip").arg("-o").arg(to).arg(program), interrupt)
 }
 
 pub fn root() -> &'static Path {

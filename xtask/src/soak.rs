@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 
 use crate::interrupt::Interrupt;
-use crate::process::{build_release, cargo, run};
+use crate::process::{Profile, cargo, run};
 use crate::test::Docker;
 
 #[derive(clap::Args)]
@@ -15,7 +15,7 @@ pub struct Options {
 
 pub fn soak(options: &Options) -> Result<()> {
     let interrupt = Interrupt::catch().context("catching signals")?;
-    let baton = build_release(&interrupt)?;
+    let baton = Profile::Release.build(&interrupt)?;
     let mut soak = cargo();
     soak.args(["run", "--release", "--package", "baton-tests", "--bin", "baton-soak", "--"]);
     soak.args(&options.arguments).env("BATON_BIN", &baton);

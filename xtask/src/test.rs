@@ -1,14 +1,16 @@
 //! `cargo xtask test`: everything that must hold before a commit.
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use crate::bench;
 use crate::dockerd::{self, Dockerd};
 use crate::ebpf;
 use crate::interrupt::Interrupt;
 use crate::packages;
-use crate::process::{build_release, cargo, run};
+use crate::process::{Profile, cargo, run};
 use crate::steps::Steps;
 use crate::vm;
 
@@ -43,9 +45,13 @@ pub fn test(options: &Options) -> Result<()> {
         check_sources(&mut steps, &interrupt);
     }
     unit_tests(options, &mut steps, &interrupt);
-    if provided && !options.unit && build(&mut steps, &interrupt) {
-        black_box_tests(options, &mut steps, &interrupt);
+    if provided
+        && !options.unit
+        && let Some(baton) = steps.take("build", || Profile::Dev.build(&interrupt))
+    {
+        black_box_tests(options, &baton, &mut steps, &interrupt);
         if options.filter.is_none() {
+            instructions(options, &mut steps, &interrupt);
             virtual_machine(options, &mut steps, &interrupt);
         }
     }
@@ -80,14 +86,7 @@ fn unit_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
     });
 }
 
-/// The product and the upstream of its tests, with the features that users get, not those that the
-/// whole workspace would choose.
-fn build(steps: &mut Steps, interrupt: &Interrupt) -> bool {
-    let build = ["build", "--package", "baton-proxy", "--package", "baton-load", "--bins"];
-    steps.take("build", || run(cargo().args(build), interrupt)).is_some()
-}
-
-fn black_box_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
+fn black_box_tests(options: &Options, baton: &Path, steps: &mut Steps, interrupt: &Interrupt) {
     let Some(docker) = steps.take("docker", || Docker::find_or_start(interrupt)) else { return };
     steps.take("black-box tests", || {
         // The whole workspace, because with fewer packages cargo chooses other features of the
@@ -97,7 +96,7 @@ fn black_box_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) 
         if std::env::var_os("RUST_TEST_THREADS").is_none() {
             test.env("RUST_TEST_THREADS", threads().to_string());
         }
-        test.env("BATON_BIN", baton()?).env("DOCKER_HOST", docker.endpoint());
+        test.env("BATON_BIN", baton).env("DOCKER_HOST", docker.endpoint());
         run(&mut test, interrupt)
     });
     if let Docker::Ours(dockerd) = docker {
@@ -107,12 +106,26 @@ fn black_box_tests(options: &Options, steps: &mut Steps, interrupt: &Interrupt) 
 
 /// One after the other, of what users get.
 fn measurements(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
-    let Some(baton) = steps.take("release build", || build_release(interrupt)) else { return };
+    let Some(baton) = steps.take("release build", || Profile::Release.build(interrupt)) else {
+        return;
+    };
     steps.take("measurements", || {
         let mut test = cargo();
         test.args(["test", "--workspace", "--test", "*"]).args(&options.filter);
         test.args(["--", "--ignored", "--nocapture", "--test-threads", "1"]);
         run(test.env("BATON_BIN", &baton), interrupt)
+    });
+}
+
+/// What a request takes has not grown. In a process of its own, as it keeps itself to one core.
+fn instructions(options: &Options, steps: &mut Steps, interrupt: &Interrupt) {
+    if let Some(why) = bench::why_no_instructions(!options.no_install) {
+        return steps.leave_out("instructions", why);
+    }
+    steps.take("instructions", || {
+        let mut bench = Command::new(std::env::current_exe().context("where xtask is")?);
+        bench.args(["bench", "--instructions", "--profile", Profile::Dev.name()]);
+        run(&mut bench, interrupt)
     });
 }
 
@@ -128,11 +141,6 @@ fn virtual_machine(options: &Options, steps: &mut Steps, interrupt: &Interrupt) 
 /// Black-box tests at a time: many of them wait for what takes its time, such as a CA that looks.
 fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from) * 3 / 2
-}
-
-/// The binary just built: cargo puts it beside this one.
-fn baton() -> Result<PathBuf> {
-    Ok(std::env::current_exe().context("where xtask is")?.with_file_name("baton"))
 }
 
 /// Whose Docker daemon the tests talk to.

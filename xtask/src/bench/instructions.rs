@@ -19,7 +19,7 @@ use super::ground::Ground;
 use super::h2load::H2load;
 use super::proxy::version_of;
 use super::row::{Row, Work};
-use crate::process::{find, root};
+use crate::process::{Profile, root, strip};
 
 /// For h2load, beside its own patience.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -46,21 +46,26 @@ type Counts = BTreeMap<String, u64>;
 
 /// Counts, and says so. With `accept` the counts become the baseline; without, a row that has grown
 /// fails.
-pub fn instructions(baton: &Path, accept: bool, ground: &Ground<'_>) -> Result<()> {
-    for program in ["valgrind", "vgdb"] {
-        find(program).with_context(|| format!("{program} is missing: it comes with valgrind"))?;
-    }
+pub fn instructions(
+    baton: &Path,
+    profile: Profile,
+    accept: bool,
+    ground: &Ground<'_>,
+) -> Result<()> {
     let counts = count(baton, ground)?;
-    let compiler = version_of(Command::new("rustc").arg("--version"));
+    let here = place();
+    let text = read_to_string(file()).with_context(|| file().display().to_string())?;
+    let mut baselines: Value = serde_json::from_str(&text).context("xtask/instructions.json")?;
+    let baseline = &mut baselines[profile.name()];
     if accept {
-        let text = serde_json::to_string_pretty(&to_json(&counts, &compiler))?;
+        *baseline = to_json(&counts, &here);
+        let text = serde_json::to_string_pretty(&baselines)?;
         return super::write(&file(), &(text + "\n"));
     }
-    let baseline = read_to_string(file()).with_context(|| file().display().to_string())?;
-    let (before, of) = from_json(&baseline).with_context(|| file().display().to_string())?;
-    print!("{}", text(&counts, &before));
-    if of != compiler {
-        println!("no comparison: the baseline is of {of}, and this is {compiler}");
+    let (before, of) = from_json(baseline).with_context(|| file().display().to_string())?;
+    print!("{}", compared(&counts, &before));
+    if of != here {
+        println!("no comparison: the baseline is of {of}, and this is {here}");
         return Ok(());
     }
     let grown = grown(&counts, &before);
@@ -69,9 +74,25 @@ pub fn instructions(baton: &Path, accept: bool, ground: &Ground<'_>) -> Result<(
     }
     bail!(
         "{}; if that is what it has to cost, say why in the commit that changes the baseline: \
-         cargo xtask bench --instructions --accept",
-        grown.join(", ")
+         cargo xtask bench --instructions --profile {} --accept",
+        grown.join(", "),
+        profile.name()
     )
+}
+
+/// What changes counts and is no change of ours: the compiler, and the instructions that it and
+/// libraries may choose from.
+fn place() -> String {
+    let compiler = version_of(Command::new("rustc").arg("--version"));
+    let wide = if has_avx2() { " with AVX2" } else { "" };
+    format!("{compiler}, {}{wide}", std::env::consts::ARCH)
+}
+
+fn has_avx2() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx2");
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 fn file() -> PathBuf {
@@ -79,7 +100,10 @@ fn file() -> PathBuf {
 }
 
 fn count(baton: &Path, ground: &Ground<'_>) -> Result<Counts> {
-    let mut callgrind = Callgrind::start(baton, ground)?;
+    // Valgrind reads all that is there for debuggers before it begins, and takes longer than a worker has.
+    let bare = ground.path().join("baton");
+    strip(baton, &bare, ground.interrupt)?;
+    let mut callgrind = Callgrind::start(&bare, ground)?;
     let mut counts = Counts::new();
     for row in &ROWS {
         let each = each(row, &mut callgrind, ground).context(row.name)?;
@@ -126,16 +150,15 @@ fn requests(
     callgrind.count()
 }
 
-fn to_json(counts: &Counts, compiler: &str) -> Value {
-    json!({ "compiler": compiler, "instructions_per_request": counts })
+fn to_json(counts: &Counts, place: &str) -> Value {
+    json!({ "of": place, "instructions_per_request": counts })
 }
 
-fn from_json(text: &str) -> Result<(Counts, String)> {
-    let value: Value = serde_json::from_str(text)?;
-    let compiler = value["compiler"].as_str().context("no compiler")?.to_owned();
-    let rows = value["instructions_per_request"].as_object().context("no counts")?;
+fn from_json(baseline: &Value) -> Result<(Counts, String)> {
+    let of = baseline["of"].as_str().context("it does not say of what")?.to_owned();
+    let rows = baseline["instructions_per_request"].as_object().context("no counts")?;
     let count = |(name, count): (&String, &Value)| Some((name.clone(), count.as_u64()?));
-    Ok((rows.iter().filter_map(count).collect(), compiler))
+    Ok((rows.iter().filter_map(count).collect(), of))
 }
 
 /// Rows that have grown, or that the baseline does not know, or that are gone.
@@ -152,7 +175,7 @@ fn grown(counts: &Counts, baseline: &Counts) -> Vec<String> {
     worse.chain(gone).collect()
 }
 
-fn text(counts: &Counts, baseline: &Counts) -> String {
+fn compared(counts: &Counts, baseline: &Counts) -> String {
     let line = |(name, count): (&String, &u64)| {
         let before = baseline.get(name).copied().unwrap_or_default();
         let change = (*count as f64 / before.max(1) as f64 - 1.0) * 100.0;
@@ -185,16 +208,20 @@ mod tests {
     #[test]
     fn a_baseline_is_read_as_it_was_written() {
         let rows = counts(&[("plain", 1000)]);
-        let text = to_json(&rows, "rustc 1").to_string();
-        assert_eq!(from_json(&text).expect("a baseline"), (rows, "rustc 1".to_owned()));
-        assert!(from_json("{}").is_err());
+        let json = to_json(&rows, "rustc 1");
+        assert_eq!(from_json(&json).expect("a baseline"), (rows, "rustc 1".to_owned()));
+        assert!(from_json(&json!({})).is_err());
     }
 
     #[test]
-    fn the_committed_baseline_has_all_rows() {
-        let (baseline, _) = from_json(include_str!("../../instructions.json")).expect("a baseline");
+    fn the_committed_baselines_have_all_rows() {
+        let text = include_str!("../../instructions.json");
+        let baselines: Value = serde_json::from_str(text).expect("JSON");
         let mut names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
         names.sort_unstable();
-        assert_eq!(baseline.keys().map(String::as_str).collect::<Vec<_>>(), names);
+        for profile in [Profile::Dev, Profile::Release] {
+            let (baseline, _) = from_json(&baselines[profile.name()]).expect("a baseline");
+            assert_eq!(baseline.keys().map(String::as_str).collect::<Vec<_>>(), names);
+        }
     }
 }

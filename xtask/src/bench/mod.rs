@@ -34,7 +34,7 @@ use self::proxy::Proxy;
 use self::row::{ROWS, Row};
 use crate::interrupt::Interrupt;
 use crate::packages;
-use crate::process::{cargo, find, release_baton, run};
+use crate::process::{Profile, find};
 
 /// More rounds tell nothing more, and take the machine for hours.
 const MAX_ROUNDS: u64 = 1_000;
@@ -67,6 +67,9 @@ pub struct Options {
     /// where one takes more than the baseline in `xtask/instructions.json` says.
     #[arg(long)]
     instructions: bool,
+    /// Of what cargo builds with this profile; each has a baseline of its own.
+    #[arg(long, value_enum, default_value = "release", requires = "instructions")]
+    profile: Profile,
     /// Make the counts the baseline.
     #[arg(long, requires = "instructions")]
     accept: bool,
@@ -82,16 +85,17 @@ pub fn bench(options: &Options) -> Result<()> {
     provide(options, &interrupt)?;
     let baton = match &options.baton {
         Some(baton) => baton.canonicalize().with_context(|| baton.display().to_string())?,
-        None => build(&interrupt)?,
+        None => options.profile.build(&interrupt)?,
     };
     let tools = match &options.tools {
         Some(directory) => Tools::in_directory(directory)?,
-        None => build_tools(&interrupt)?,
+        None if options.baton.is_none() => Tools::in_directory(beside(&baton)?)?,
+        None => Tools::in_directory(beside(&options.profile.build(&interrupt)?)?)?,
     };
     cores.stay()?;
     let ground = Ground::prepare(cores, tools, &interrupt)?;
     if options.instructions {
-        return instructions::instructions(&baton, options.accept, &ground);
+        return instructions::instructions(&baton, options.profile, options.accept, &ground);
     }
     let proxies = Proxy::all(&baton);
     let mut results = Results::new(options.rounds, options.seconds, &proxies);
@@ -124,54 +128,66 @@ fn chosen(names: &[String]) -> Result<Vec<&'static Row>> {
     Ok(rows)
 }
 
-fn build(interrupt: &Interrupt) -> Result<PathBuf> {
-    run(cargo().args(["build", "--release", "--package", "baton-proxy"]), interrupt)?;
-    release_baton()
+fn beside(program: &Path) -> Result<&Path> {
+    program.parent().context("no directory")
 }
 
-/// A command of its own, as together with the product cargo would choose other features for both.
-fn build_tools(interrupt: &Interrupt) -> Result<Tools> {
-    run(cargo().args(["build", "--release", "--package", "baton-load", "--bins"]), interrupt)?;
-    let baton = release_baton()?;
-    Tools::in_directory(baton.parent().context("no directory")?)
-}
+/// What a bench is made of: the upstream, the load, and what places them.
+const NEEDED: [Tool; 4] = [
+    ("nginx", "nginx"),
+    ("h2load", "nghttp2-client"),
+    ("openssl", "openssl"),
+    ("taskset", "util-linux"),
+];
+/// May be missing: what is measured is measured beside those that are there.
+const PEERS: [Tool; 3] = [("haproxy", "haproxy"), ("h2o", "h2o"), ("caddy", "caddy")];
+/// To count instructions of.
+const COUNTERS: [Tool; 3] = [("valgrind", "valgrind"), ("vgdb", "valgrind"), ("strip", "binutils")];
 
-/// nginx serves as the upstream and h2load is the load; the other peers may be missing.
+/// A program, and the package of Debian and Ubuntu that has it.
+type Tool = (&'static str, &'static str);
+
 fn provide(options: &Options, interrupt: &Interrupt) -> Result<()> {
-    let needed = ["nginx", "h2load", "openssl", "taskset"];
-    if !options.no_install {
-        install(interrupt)?;
+    let others = if options.instructions { COUNTERS } else { PEERS };
+    if !options.no_install && can_install() {
+        install(NEEDED.iter().chain(&others), interrupt)?;
     }
-    match needed.iter().find(|program| find(program).is_none()) {
-        None => Ok(()),
-        Some(missing) => bail!(
-            "{missing} is missing; run: sudo apt-get install -y --no-install-recommends nginx \
-             haproxy h2o caddy nghttp2-client openssl util-linux"
-        ),
+    let needed = NEEDED.iter().chain(COUNTERS.iter().filter(|_| options.instructions));
+    let missing = packages_of(needed);
+    if missing.is_empty() {
+        return Ok(());
     }
+    let missing = missing.join(" ");
+    bail!("missing; run: sudo apt-get install -y --no-install-recommends {missing}")
 }
 
-/// As root, and where there is apt; without starting the services that the packages come with.
-fn install(interrupt: &Interrupt) -> Result<()> {
-    let programs = [
-        ("nginx", "nginx"),
-        ("haproxy", "haproxy"),
-        ("h2o", "h2o"),
-        ("caddy", "caddy"),
-        ("h2load", "nghttp2-client"),
-        ("openssl", "openssl"),
-        ("taskset", "util-linux"),
-        ("valgrind", "valgrind"),
-    ];
-    let missing: Vec<&str> = programs
-        .iter()
-        .filter(|(program, package)| find(program).is_none() && packages::offered(package))
-        .map(|(_, package)| *package)
-        .collect();
-    let root = nix::unistd::geteuid().is_root();
-    if missing.is_empty() || !root || find("apt-get").is_none() {
+/// Why instructions cannot be counted here.
+pub fn why_no_instructions(install: bool) -> Option<&'static str> {
+    let missing = packages_of(NEEDED.iter().chain(&COUNTERS));
+    let provided = missing.is_empty() || (install && can_install());
+    (!provided).then_some("nginx or valgrind is missing")
+}
+
+/// As root, and where there is apt.
+fn can_install() -> bool {
+    nix::unistd::geteuid().is_root() && find("apt-get").is_some()
+}
+
+/// Without starting the services that the packages come with.
+fn install<'a>(tools: impl Iterator<Item = &'a Tool>, interrupt: &Interrupt) -> Result<()> {
+    let mut missing = packages_of(tools);
+    missing.retain(|package| packages::offered(package));
+    if missing.is_empty() {
         return Ok(());
     }
     let _quiet = packages::NoServices::begin()?;
     packages::install(&missing, interrupt)
+}
+
+/// Of those tools that are missing, each once.
+fn packages_of<'a>(tools: impl Iterator<Item = &'a Tool>) -> Vec<&'static str> {
+    let missing = tools.filter(|(program, _)| find(program).is_none());
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    packages.dedup();
+    packages
 }

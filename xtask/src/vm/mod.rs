@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::interrupt::Interrupt;
 use crate::packages;
-use crate::process::{cargo, find, run};
+use crate::process::{Profile, find};
 use kernel::{KERNELS, Kernel};
 use machine::Machine;
 use payload::Payload;
@@ -62,7 +62,7 @@ const TOOLS: [(&str, &str); 7] = [
 pub fn vm(options: &Options) -> Result<()> {
     let interrupt = Interrupt::catch().context("catching signals")?;
     provide(&interrupt)?;
-    build(&interrupt)?;
+    Profile::Dev.build(&interrupt)?;
     boot(options, &interrupt)
 }
 
@@ -178,11 +178,6 @@ fn provide(interrupt: &Interrupt) -> Result<()> {
         bail!("{why_not}");
     }
     if missing.is_empty() { Ok(()) } else { packages::install(&missing, interrupt) }
-}
-
-fn build(interrupt: &Interrupt) -> Result<()> {
-    let build = ["build", "--package", "baton-proxy", "--package", "baton-load", "--bins"];
-    run(cargo().args(build), interrupt)
 }
 
 fn logs(cache: &Path, kernel: &Kernel) -> Result<PathBuf> {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::dist::debian::{Compression, Debian};
 use crate::dist::{Files, version};
 use crate::interrupt::Interrupt;
-use crate::process::{root, run};
+use crate::process::{root, run, strip};
 
 pub struct Payload {
     _directory: TempDir,
@@ -58,8 +58,4 @@ fn packages(binary: &Path, stage: &Path, interrupt: &Interrupt) -> Result<()> {
         fs::rename(package, stage.join(format!("{revision}.deb"))).context("the package")?;
     }
     fs::remove_file(stripped).context("the binary")
-}
-
-fn strip(program: &Path, to: &Path, interrupt: &Interrupt) -> Result<()> {
-    run(Command::new("strip").arg("-o").arg(to).arg(program), interrupt)
 }

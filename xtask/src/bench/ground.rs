@@ -30,6 +30,8 @@ pub struct Tools {
 
 impl Tools {
     pub fn in_directory(directory: &Path) -> Result<Self> {
+        // Programs are started from elsewhere.
+        let directory = directory.canonicalize().with_context(|| format!("{directory:?}"))?;
         let program = |name| {
             let file = directory.join(name);
             file.is_file()

@@ -1,5 +1,5 @@
-//! Instructions that baton's worker takes for a request: a figure that a busy machine does not change,
-//! held against a baseline that is committed.
+//! Instructions in user space that baton's worker takes for a request: a figure that a busy machine does not
+//! change, held against a baseline that is committed.
 //!
 //! Requests come one after the other: how many a worker finds at a time is chance, and changes what each
 //! of them takes.
@@ -17,7 +17,7 @@ use super::baton_load::{BatonLoad, Clients};
 use super::callgrind::Callgrind;
 use super::ground::Ground;
 use super::h2load::H2load;
-use super::proxy::version_of;
+use super::proxy::{Proxy, version_of};
 use super::row::{Row, Work};
 use crate::process::{Profile, root, strip};
 
@@ -44,15 +44,30 @@ const ROWS: [Row; 4] = [
 /// Instructions for each request, by row.
 type Counts = BTreeMap<String, u64>;
 
+/// What is counted, and what becomes of it.
+pub struct Counting {
+    pub profile: Profile,
+    pub accept: bool,
+    pub with_peers: bool,
+}
+
 /// Counts, and says so. With `accept` the counts become the baseline; without, a row that has grown
 /// fails.
 pub fn instructions(
     baton: &Path,
-    profile: Profile,
-    accept: bool,
+    Counting { profile, accept, with_peers }: Counting,
     ground: &Ground<'_>,
 ) -> Result<()> {
+    // Valgrind reads all that is there for debuggers before it begins, and takes longer than a worker has.
+    let bare = ground.path().join("baton");
+    strip(baton, &bare, ground.interrupt)?;
+    let proxies = Proxy::all(&bare);
+    let (baton, peers) = proxies.split_first().context("baton is always there")?;
     let counts = count(baton, ground)?;
+    if with_peers {
+        let peers = peers.iter().filter(|peer| peer.product.can_be_counted());
+        peers.map(|peer| count(peer, ground)).collect::<Result<Vec<_>>>()?;
+    }
     let here = place();
     let text = read_to_string(file()).with_context(|| file().display().to_string())?;
     let mut baselines: Value = serde_json::from_str(&text).context("xtask/instructions.json")?;
@@ -99,11 +114,9 @@ fn file() -> PathBuf {
     root().join("xtask/instructions.json")
 }
 
-fn count(baton: &Path, ground: &Ground<'_>) -> Result<Counts> {
-    // Valgrind reads all that is there for debuggers before it begins, and takes longer than a worker has.
-    let bare = ground.path().join("baton");
-    strip(baton, &bare, ground.interrupt)?;
-    let mut callgrind = Callgrind::start(&bare, ground)?;
+fn count(proxy: &Proxy, ground: &Ground<'_>) -> Result<Counts> {
+    println!("{}, {}", proxy, proxy.version);
+    let mut callgrind = Callgrind::start(proxy, ground)?;
     let mut counts = Counts::new();
     for row in &ROWS {
         let each = each(row, &mut callgrind, ground).context(row.name)?;

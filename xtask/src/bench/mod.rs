@@ -29,6 +29,7 @@ use anyhow::{Context, Result, bail};
 
 use self::cores::Cores;
 use self::ground::{Ground, Tools};
+use self::instructions::Counting;
 use self::measure::{Results, measure};
 use self::proxy::Proxy;
 use self::row::{ROWS, Row};
@@ -63,13 +64,16 @@ pub struct Options {
     /// Take baton-load and baton-upstream from this directory, in place of building them.
     #[arg(long)]
     tools: Option<PathBuf>,
-    /// Count the instructions of a request in place of measuring rows, without the peers, and fail
+    /// Count the instructions of a request in place of measuring rows, and fail
     /// where one takes more than the baseline in `xtask/instructions.json` says.
     #[arg(long)]
     instructions: bool,
     /// Of what cargo builds with this profile; each has a baseline of its own.
     #[arg(long, value_enum, default_value = "release", requires = "instructions")]
     profile: Profile,
+    /// Of the peers as well, which are held against nothing.
+    #[arg(long, requires = "instructions")]
+    peers: bool,
     /// Make the counts the baseline.
     #[arg(long, requires = "instructions")]
     accept: bool,
@@ -95,7 +99,12 @@ pub fn bench(options: &Options) -> Result<()> {
     cores.stay()?;
     let ground = Ground::prepare(cores, tools, &interrupt)?;
     if options.instructions {
-        return instructions::instructions(&baton, options.profile, options.accept, &ground);
+        let Options { profile, accept, peers: with_peers, .. } = *options;
+        return instructions::instructions(
+            &baton,
+            Counting { profile, accept, with_peers },
+            &ground,
+        );
     }
     let proxies = Proxy::all(&baton);
     let mut results = Results::new(options.rounds, options.seconds, &proxies);
@@ -148,11 +157,12 @@ const COUNTERS: [Tool; 3] = [("valgrind", "valgrind"), ("vgdb", "valgrind"), ("s
 type Tool = (&'static str, &'static str);
 
 fn provide(options: &Options, interrupt: &Interrupt) -> Result<()> {
-    let others = if options.instructions { COUNTERS } else { PEERS };
+    let counters = || COUNTERS.iter().filter(|_| options.instructions);
+    let peers = PEERS.iter().filter(|_| options.peers || !options.instructions);
     if !options.no_install && can_install() {
-        install(NEEDED.iter().chain(&others), interrupt)?;
+        install(NEEDED.iter().chain(counters()).chain(peers), interrupt)?;
     }
-    let needed = NEEDED.iter().chain(COUNTERS.iter().filter(|_| options.instructions));
+    let needed = NEEDED.iter().chain(counters());
     let missing = packages_of(needed);
     if missing.is_empty() {
         return Ok(());

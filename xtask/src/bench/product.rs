@@ -64,6 +64,11 @@ impl Product {
         }
     }
 
+    /// Valgrind knows nothing of Go's stacks.
+    pub fn can_be_counted(self) -> bool {
+        self != Product::Caddy
+    }
+
     /// With that configuration, in the foreground.
     pub fn arguments(self, command: &mut Command, config: &Path, setup: &Setup) {
         match self {

@@ -41,7 +41,17 @@ impl Proxy {
     }
 
     pub fn start(&self, ground: &Ground<'_>, setup: Setup) -> Result<Started<'_>> {
-        let started = self.launch(ground, setup)?;
+        self.start_beneath(&[], ground, setup)
+    }
+
+    /// Beneath another program, which comes with its arguments.
+    pub fn start_beneath(
+        &self,
+        tool: &[&str],
+        ground: &Ground<'_>,
+        setup: Setup,
+    ) -> Result<Started<'_>> {
+        let started = self.launch(tool, ground, setup)?;
         let Addresses { http, https, .. } = started.addresses;
         let listens = await_listener(http, ground.interrupt)
             .and_then(|()| await_listener(https, ground.interrupt));
@@ -55,7 +65,7 @@ impl Proxy {
         ground: &Ground<'_>,
         setup: Setup,
     ) -> Result<(Started<'_>, Duration)> {
-        let started = self.launch(ground, setup)?;
+        let started = self.launch(&[], ground, setup)?;
         // Without a pause: on the core of the load, which does nothing else.
         while !answers(started.addresses.http, "plain.test") {
             if started.began.elapsed() > START_LIMIT || ground.interrupt.happened() {
@@ -71,14 +81,17 @@ impl Proxy {
         Ok(std::fs::metadata(&self.program)?.len())
     }
 
-    fn launch(&self, ground: &Ground<'_>, setup: Setup) -> Result<Started<'_>> {
+    fn launch(&self, tool: &[&str], ground: &Ground<'_>, setup: Setup) -> Result<Started<'_>> {
         let name = self.product.name();
         let directory = tempfile::Builder::new().prefix(name).tempdir_in(ground.path())?;
         let addresses =
             Addresses { http: free_address()?, https: free_address()?, admin: free_address()? };
         self.configure(ground, directory.path(), addresses, setup)?;
         let cores = ground.cores.proxy(setup.threads);
-        let mut command = pinned(cores, &self.program);
+        let mut command = pinned(cores, tool.first().map_or(&self.program, Path::new));
+        if let [_, arguments @ ..] = tool {
+            command.args(arguments).arg(&self.program);
+        }
         self.product.arguments(&mut command, &directory.path().join("config"), &setup);
         let began = Instant::now();
         let group = start(&mut command, directory.path())?;
@@ -121,6 +134,11 @@ impl Started<'_> {
 
     pub fn cpu_time(&self) -> Duration {
         usage::cpu_time(self.group.id())
+    }
+
+    /// The process that serves: the last one, where there is a master.
+    pub fn worker(&self) -> u32 {
+        usage::tree(self.group.id()).last().copied().unwrap_or(self.group.id())
     }
 
     /// KiB.

@@ -3,6 +3,7 @@
 use super::{Place, either, fill, hosts};
 
 const TEMPLATE: &str = r#"
+@COUNTED@
 threads = @THREADS@
 state_dir = "@OWN@/state"
 control_socket = "@OWN@/control.sock"
@@ -34,6 +35,11 @@ compress = false
 upstreams = ["@SCHEME@@UPSTREAM@"]
 "#;
 
+const COUNTED: &str = r#"
+sandbox = "off"
+handoff = "inherit"
+"#;
+
 const PLAIN_HOST: &str = r#"
 [[route]]
 host = "@HOST@"
@@ -55,5 +61,7 @@ upstreams = ["@UPSTREAM@"]
 
 pub fn config(place: &Place<'_>) -> String {
     let scheme = either(place.setup.grpc(), "grpc://", "");
-    fill(&TEMPLATE.replace("@SCHEME@", scheme), place) + &hosts(place, PLAIN_HOST, TLS_HOST)
+    let counted = either(place.setup.counted, COUNTED, "");
+    let template = TEMPLATE.replace("@SCHEME@", scheme).replace("@COUNTED@", counted);
+    fill(&template, place) + &hosts(place, PLAIN_HOST, TLS_HOST)
 }

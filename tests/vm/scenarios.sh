@@ -54,6 +54,7 @@ first_boot() {
 # What goes the same way on each kernel.
 all_of_a_suite() {
     ! has podman || scenario podman podman_beside
+    ! has apparmor_parser || scenario security-module security_module
     scenario remove-and-purge remove_and_purge
     scenario ansible ansible_twice
     scenario takeover takeover
@@ -82,7 +83,10 @@ sandbox() {
     [ "$caps" = 0000000000000000 ] || fail "the worker has capabilities $caps" || return
     grep -q '^Seccomp:.*2' "/proc/$worker/status" || fail "no seccomp filter" || return
     SEEN=$(baton status | grep -i sandbox | head -1)
-    [ -n "$SEEN" ]
+    [ -n "$SEEN" ] || return
+    grep -q landlock /sys/kernel/security/lsm && return
+    without=$(baton status | grep 'this kernel has no Landlock') || fail "no word about Landlock" || return
+    SEEN="$SEEN; $without"
 }
 
 reload() {
@@ -183,6 +187,27 @@ invalid_configuration() {
     systemctl reset-failed baton
     systemctl start baton || return
     until_ok answers
+}
+
+# AppArmor takes away what the unit gives: that is told apart from a unit that gives too little.
+security_module() {
+    profile=/etc/apparmor.d/baton-without-low-ports
+    {
+        echo 'profile baton-without-low-ports /usr/bin/baton flags=(attach_disconnected) {'
+        echo 'file, capability, network, unix, signal, ptrace, deny capability net_bind_service, }'
+    } > $profile
+    apparmor_parser --replace $profile || return
+    systemctl stop baton || return
+    systemctl start baton && fail "it started" && return 1
+    said=$(journalctl --boot --unit baton --output cat | grep 'SELinux or AppArmor refuses it' | tail -1)
+    rule=$(journalctl --boot --dmesg --output cat | grep 'apparmor="DENIED".*net_bind_service')
+    apparmor_parser --remove $profile && rm $profile || return
+    [ -n "$said" ] || fail "it did not say why" || return
+    [ -n "$rule" ] || fail "the kernel named no rule where $said sends the operator" || return
+    systemctl reset-failed baton
+    systemctl start baton || return
+    until_ok answers || return
+    SEEN=$said
 }
 
 # Docker goes away and comes back: routes stay.

@@ -27,6 +27,8 @@ pub struct Machine {
     /// Which scenarios, separated by commas.
     pub words: String,
     pub accelerator: Accelerator,
+    /// Only where the root has its parser: without it and with AppArmor, Docker starts no container.
+    pub apparmor: bool,
     /// For all of them.
     pub limit: Duration,
 }
@@ -75,7 +77,8 @@ impl Machine {
             .arg(&self.kernel.initrd)
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 quiet panic=-1 mitigations=off apparmor=0 tsc=reliable scenarios={}",
+                "console=ttyS0 quiet panic=-1 mitigations=off apparmor={} tsc=reliable scenarios={}",
+                u8::from(self.apparmor),
                 self.words
             ))
             .stdin(Stdio::null());

@@ -194,7 +194,7 @@ security_module() {
     profile=/etc/apparmor.d/baton-without-low-ports
     {
         echo 'profile baton-without-low-ports /usr/bin/baton flags=(attach_disconnected) {'
-        echo 'file, capability, network, unix, signal, ptrace, deny capability net_bind_service, }'
+        echo 'file, capability, network, unix, signal, ptrace, audit deny capability net_bind_service, }'
     } > $profile
     apparmor_parser --replace $profile || return
     systemctl stop baton || return

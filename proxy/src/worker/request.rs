@@ -116,7 +116,8 @@ pub async fn serve<D: Downstream>(
             (None, None) => forward(local, pool, &request, manner, client, &mut record).await,
             (None, Some(options)) => {
                 let visit = Visit { local, peer, pools: &routing.pools, pool, request, manner };
-                serve_with(options, visit, &mut admission, client, &mut record).await
+                // Only routes with options pay for the box, and others not for the room of their futures.
+                Box::pin(serve_with(options, visit, &mut admission, client, &mut record)).await
             }
         };
         let (lack, page) = match forwarded {
@@ -124,7 +125,7 @@ pub async fn serve<D: Downstream>(
             Forwarded::Nowhere(lack, page) => (lack, page),
         };
         let gone = poll_fn(|cx| client.poll_gone(cx));
-        match patience.wait(local, (&routing, route), lack, gone).await {
+        match Box::pin(patience.wait(local, (&routing, route), lack, gone)).await {
             Waited::News => routing = local.routing(),
             Waited::Over => {
                 break (answer(local, client, head, &page, manner, &mut record).await, counts);

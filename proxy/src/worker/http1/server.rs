@@ -73,9 +73,8 @@ impl Connection {
     async fn tunnel(self, switch: Switch, drain: &DrainWatch) {
         let _tunnels = self.local.stats.tunnels.enter();
         let client = End::stream(self.io.transport, self.io.input);
-        Tunnel::new(client, switch.upstream, switch.inside)
-            .run(switch.idle, drain, switch.leaving)
-            .await;
+        let tunnel = Tunnel::new(client, switch.upstream, switch.inside);
+        Box::pin(tunnel.run(switch.idle, drain, switch.leaving)).await;
     }
 
     /// Waits for the next request head. `None` when the connection is over.

@@ -369,9 +369,8 @@ async fn serve_stream(
             let _tunnel = local.stats.tunnels.enter();
             let _held = Held::enter(&tunnels);
             let drain = local.drain.watch();
-            Tunnel::new(end, switch.upstream, switch.inside)
-                .run(switch.idle, &drain, switch.leaving)
-                .await;
+            let tunnel = Tunnel::new(end, switch.upstream, switch.inside);
+            Box::pin(tunnel.run(switch.idle, &drain, switch.leaving)).await;
         }
     }
 }

@@ -32,7 +32,9 @@ pub async fn connect(
     request: &Request<'_>,
 ) -> Result<Transport, UpstreamError> {
     local.stats.upstream_connects.add(1);
-    let connecting = local.connector.connect(upstream.address, upstream.protocol, request);
+    // Apart: each request has room for what it may await, and few of them connect.
+    let connecting =
+        Box::pin(local.connector.connect(upstream.address, upstream.protocol, request));
     let mut leaving = Leaving::watch(local, upstream, Duration::ZERO);
     tokio::select! {
         biased;

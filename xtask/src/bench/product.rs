@@ -64,6 +64,11 @@ impl Product {
         }
     }
 
+    /// What it starts beneath itself serves. (A helper of H2O's does not.)
+    pub fn has_master(self) -> bool {
+        matches!(self, Product::Baton | Product::Nginx)
+    }
+
     /// Valgrind knows nothing of Go's stacks.
     pub fn can_be_counted(self) -> bool {
         self != Product::Caddy

@@ -136,9 +136,11 @@ impl Started<'_> {
         usage::cpu_time(self.group.id())
     }
 
-    /// The process that serves: the last one, where there is a master.
+    /// The process that serves.
     pub fn worker(&self) -> u32 {
-        usage::tree(self.group.id()).last().copied().unwrap_or(self.group.id())
+        let leader = self.group.id();
+        let below = self.proxy.product.has_master().then(|| usage::tree(leader).last().copied());
+        below.flatten().unwrap_or(leader)
     }
 
     /// KiB.

@@ -193,6 +193,7 @@ fn start_load(baton: &Baton, options: &Options) -> Running {
         .clients(Kind::Http2 { streams: STREAMS }, HTTP2)
         .clients(Kind::WebSocket, WEBSOCKETS)
         .think(Duration::ZERO..2 * mean)
+        .time(Duration::MAX)
         .start()
 }
 

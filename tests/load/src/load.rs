@@ -16,7 +16,9 @@ use crate::schedule::Schedule;
 use crate::target::Target;
 
 /// A load that nobody stops ends by itself.
-const MAX_TIME: Duration = Duration::from_secs(3600);
+const USUAL_TIME: Duration = Duration::from_secs(3600);
+/// Whatever is asked for.
+const MAX_TIME: Duration = Duration::from_secs(24 * 3600);
 /// Bound on the clients of one load.
 const MAX_CLIENTS: usize = 10_000;
 
@@ -89,7 +91,7 @@ impl Load {
                 timeout: Duration::from_secs(10),
                 post_one_in: 8,
                 requests: u64::MAX,
-                until: MAX_TIME,
+                until: USUAL_TIME,
             },
             seed: 1,
         }
@@ -155,7 +157,7 @@ impl Load {
         self
     }
 
-    /// The load ends after this time; default an hour.
+    /// The load ends after this time, a day at most; default an hour.
     #[must_use]
     pub fn time(mut self, limit: Duration) -> Self {
         self.plan.until = limit.min(MAX_TIME);

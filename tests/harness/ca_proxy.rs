@@ -1,7 +1,7 @@
 //! A proxy in front of Pebble: what else a CA may do is done here, at a request that a test chooses,
 //! and requests are counted by what they ask for. The CA behind it is the real one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -157,6 +157,8 @@ struct State {
     rules: Vec<Rule>,
     /// Requests that the CA took.
     taken: HashMap<Endpoint, usize>,
+    /// It did not take the nonce of one, which comes again: that is no other request.
+    again: HashSet<Endpoint>,
     /// What new orders had in them.
     orders: Vec<Value>,
     /// The body and Retry-After of renewal information.
@@ -340,6 +342,9 @@ impl Server {
         if endpoint == Endpoint::RenewalInfo {
             return Some(self.renewal_info());
         }
+        if lock(&self.state).again.remove(&endpoint) {
+            return None;
+        }
         match self.rule(endpoint, |action| !is_of_answer(action))? {
             Action::Hold(_, held) => {
                 held.hold().await;
@@ -383,8 +388,12 @@ impl Server {
             Endpoint::NewAccount => answer.status() == StatusCode::CREATED,
             _ => answer.status().is_success(),
         };
+        let mut state = lock(&self.state);
+        // Pebble refuses one nonce in twenty.
+        if answer.status() == StatusCode::BAD_REQUEST {
+            state.again.insert(endpoint);
+        }
         if is_taken {
-            let mut state = lock(&self.state);
             *state.taken.entry(endpoint).or_default() += 1;
             if endpoint == Endpoint::NewOrder {
                 state.orders.push(payload(body));

@@ -246,7 +246,8 @@ remove_and_purge() {
 }
 
 # Who waits in a queue of a worker that hangs moves on when it dies. Kernels before the fix do not wake who
-# gets them: without the sweep they would wait for somebody else to come.
+# gets them: without the sweep they would wait for somebody else to come. (So it is said; 6.12.95, which is one of
+# them, was seen to serve them without it.)
 migration() {
     hung=$(worker_pid) || return
     kill -STOP "$hung"

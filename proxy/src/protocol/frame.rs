@@ -35,8 +35,8 @@ pub enum ToWorker {
     Connection { kind: ListenerKind },
     /// Answer with [`FromWorker::Stats`] carrying the same number.
     Stats { id: u64 },
-    /// Accept once from every listener although nothing woke us: before Linux 6.12.117 and 6.18.44
-    /// connections that migrate to a listener do not wake epoll.
+    /// Accept once from every listener although nothing woke us: connections that migrate to a listener do
+    /// not wake epoll where a fix of spring 2026 is missing (in Linux 6.1.170; 6.1.176 and 6.12.95 have it).
     Sweep,
     /// Write what the access log says of this host, in lower case, into the one socket that comes with
     /// this frame, too, until it is closed or this channel ends.

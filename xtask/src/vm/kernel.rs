@@ -17,20 +17,42 @@ pub struct Kernel {
     pub name: &'static str,
     /// Whose kernel it is.
     suite: &'static str,
+    /// Its package, or [`NEWEST`].
+    package: &'static str,
     /// Whose programs run on it.
     pub userland: &'static str,
 }
 
+/// The newest of a suite.
+const NEWEST: &str = "linux-image-cloud-amd64";
+
 /// The first one is tried where nobody says otherwise.
-pub const KERNELS: [Kernel; 4] = [
-    Kernel { name: "6.1", suite: "bookworm", userland: "bookworm" },
-    Kernel { name: "6.12", suite: "trixie", userland: "trixie" },
-    // Before the fix by which migrated connections wake epoll.
-    Kernel { name: "6.12-backports", suite: "bookworm-backports", userland: "bookworm" },
+pub const KERNELS: [Kernel; 5] = [
+    Kernel { name: "6.1", suite: "bookworm", package: NEWEST, userland: "bookworm" },
+    Kernel { name: "6.12", suite: "trixie", package: NEWEST, userland: "trixie" },
+    Kernel {
+        name: "6.12-backports",
+        suite: "bookworm-backports",
+        package: NEWEST,
+        userland: "bookworm",
+    },
+    // The last that Debian has from before migrated connections wake epoll: 6.1.176 and 6.12.95 do that.
+    Kernel {
+        name: "6.1.170",
+        suite: "bookworm",
+        package: "linux-image-6.1.0-47-cloud-amd64",
+        userland: "bookworm",
+    },
     // Without migration: `handoff = "auto"` is inherit there.
-    Kernel { name: "5.10", suite: "bullseye", userland: "bookworm" },
+    Kernel { name: "5.10", suite: "bullseye", package: NEWEST, userland: "bookworm" },
 ];
-pub const NAMES: [&str; 4] = [KERNELS[0].name, KERNELS[1].name, KERNELS[2].name, KERNELS[3].name];
+pub const NAMES: [&str; 5] = [
+    KERNELS[0].name,
+    KERNELS[1].name,
+    KERNELS[2].name,
+    KERNELS[3].name,
+    KERNELS[4].name,
+];
 
 /// What of it has to be there before the root file system is.
 const EARLY: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
@@ -44,8 +66,9 @@ pub struct Files {
 }
 
 impl Kernel {
+    /// As its suite installs it today.
     pub fn is_of_its_userland(&self) -> bool {
-        self.suite == self.userland
+        self.suite == self.userland && self.package == NEWEST
     }
 
     /// Downloaded and prepared once.
@@ -66,7 +89,10 @@ impl Kernel {
 
     fn make(&self, files: &Files, cache: &Path, interrupt: &Interrupt) -> Result<()> {
         let suite = Suite::open(self.suite, cache, interrupt)?;
-        let package = suite.dependency("linux-image-cloud-amd64")?;
+        let package = match self.package {
+            NEWEST => suite.dependency(NEWEST)?,
+            package => package.to_owned(),
+        };
         let version = package.strip_prefix("linux-image-").context("no kernel")?;
         let unpacked = tempfile::tempdir().context("a directory for the kernel")?;
         let unpacked = unpacked.path();

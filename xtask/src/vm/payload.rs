@@ -28,11 +28,10 @@ impl Payload {
         for program in ["baton-load", "baton-upstream"] {
             strip(&built.join(program), &stage.join(program), interrupt)?;
         }
-        let scenarios = root().join("tests/vm/scenarios.sh");
-        fs::copy(scenarios, stage.join("scenarios.sh")).context("tests/vm/scenarios.sh")?;
         let tar = directory.path().join("payload.tar");
         let mut pack = Command::new("tar");
         pack.arg("-cf").arg(&tar).arg("-C").arg(&stage).arg(".");
+        pack.arg("-C").arg(root().join("tests/vm")).args(["scenarios.sh", "wakes.py"]);
         pack.arg("-C").arg(root().join("deploy")).args(["ansible", "docker"]);
         run(&mut pack, interrupt)?;
         Ok(Payload { _directory: directory, tar })

@@ -47,6 +47,7 @@ first_boot() {
     scenario package-downgrade package_downgrade
     scenario without-docker without_docker
     scenario stuck-controller stuck_controller
+    scenario security-module security_module
     [ "$MODE" != all ] || all_of_a_suite
     if wanted reboot; then reboot_now; fi
 }
@@ -54,7 +55,6 @@ first_boot() {
 # What goes the same way on each kernel.
 all_of_a_suite() {
     ! has podman || scenario podman podman_beside
-    ! has apparmor_parser || scenario security-module security_module
     scenario remove-and-purge remove_and_purge
     scenario ansible ansible_twice
     scenario takeover takeover
@@ -184,51 +184,75 @@ invalid_configuration() {
     cp -p /tmp/good /etc/baton/baton.toml
     [ "$status" = 78 ] || fail "exit status $status" || return
     [ "$state" = failed ] || fail "it is $state" || return
-    systemctl reset-failed baton
-    systemctl start baton || return
-    until_ok answers
+    serves_again
 }
 
-# AppArmor takes away what the unit gives: that is told apart from a unit that gives too little.
+# Who takes away what the unit gives: that is told apart from a unit that gives too little.
 security_module() {
+    if [ -d /sys/fs/selinux ]; then selinux; else apparmor; fi
+}
+
+apparmor() {
     profile=/etc/apparmor.d/baton-without-low-ports
     {
         echo 'profile baton-without-low-ports /usr/bin/baton flags=(attach_disconnected) {'
         echo 'file, capability, network, unix, signal, ptrace, audit deny capability net_bind_service, }'
     } > $profile
     apparmor_parser --replace $profile || return
-    systemctl stop baton || return
-    systemctl start baton && fail "it started" && return 1
-    said=$(journalctl --boot --unit baton --output cat | grep 'SELinux or AppArmor refuses it' | tail -1)
-    rule=$(journalctl --boot --dmesg --output cat | grep 'apparmor="DENIED".*net_bind_service')
+    refused_ports 'apparmor="DENIED".*net_bind_service'
+    good=$?
     apparmor_parser --remove $profile && rm $profile || return
-    [ -n "$said" ] || fail "it did not say why" || return
-    [ -n "$rule" ] || fail "the kernel named no rule where $said sends the operator" || return
-    systemctl reset-failed baton
+    [ $good = 0 ] || return
+    serves_again
+}
+
+selinux() {
+    secilc -c "$(cat /sys/fs/selinux/policyvers)" -o /tmp/policy -f /dev/null $PAYLOAD/selinux.cil || return
+    cat /tmp/policy > /sys/fs/selinux/load || return
+    echo 1 > /sys/fs/selinux/enforce || return
+    policy low_ports 0 || return
+    refused_ports 'avc: *denied *{ name_bind }.*src=80'
+    good=$?
+    policy low_ports 1 || return
+    [ $good = 0 ] || return
+    serves_again || return
+    # Without the selector it serves all the same, and says why.
+    policy ebpf 0 || return
+    systemctl restart baton || return
+    until_ok answers || return
+    mode=$(status handoff.mode) why=$(status handoff.why)
+    policy ebpf 1 || return
+    case "$mode $why" in
+        "inherit SELinux or AppArmor refuses eBPF"*) ;;
+        *) fail "the handoff is $mode without eBPF: $why" || return ;;
+    esac
+    # A restart would keep the workers, and their listeners, which have no selector.
+    systemctl stop baton || return
     systemctl start baton || return
     until_ok answers || return
-    SEEN=$said
+    [ "$(status handoff.mode)" = ebpf ] || fail "no selector after SELinux allowed it" || return
+    echo 0 > /sys/fs/selinux/enforce
+    SEEN="$SEEN; without eBPF: $why"
 }
 
-# Docker goes away and comes back: routes stay.
-without_docker() {
-    load || return
-    systemctl stop docker.socket docker.service || return
-    systemctl start docker.service || return
-    finish_load
-    SEEN="felt while the container was away: $(tail -1 "$LOGS/load-$NAME")"
-    docker start app || return
+# Switches a boolean of tests/vm/selinux.cil.
+policy() {
+    echo "$2" > "/sys/fs/selinux/booleans/$1" && echo 1 > /sys/fs/selinux/commit_pending_bools
+}
+
+# It does not start, says why, and the kernel's log has the rule that matches $1, where the operator is sent.
+refused_ports() {
+    systemctl stop baton || return
+    systemctl start baton && fail "it started" && return 1
+    SEEN=$(journalctl --boot --unit baton --output cat | grep 'SELinux or AppArmor refuses it' | tail -1)
+    [ -n "$SEEN" ] || fail "it did not say why" || return
+    journalctl --boot --dmesg --output cat | grep -q "$1" || fail "the kernel named no rule where $SEEN sends the operator"
+}
+
+serves_again() {
+    systemctl reset-failed baton
+    systemctl start baton || return
     until_ok answers
-}
-
-# The watchdog notices, and nobody else does.
-stuck_controller() {
-    load || return
-    pid=$(main_pid)
-    kill -STOP "$pid" || return
-    until_ok another_controller "$pid" || return
-    until_ok taken_over || return
-    nobody_felt_anything
 }
 
 remove_and_purge() {

@@ -21,6 +21,14 @@ pub struct Kernel {
     package: &'static str,
     /// Whose programs run on it.
     pub userland: &'static str,
+    pub security: SecurityModule,
+}
+
+/// Who else refuses, beside the modes of files: one of them at a time.
+#[derive(Clone, Copy)]
+pub enum SecurityModule {
+    AppArmor,
+    Selinux,
 }
 
 /// The newest of a suite.
@@ -28,31 +36,30 @@ const NEWEST: &str = "linux-image-cloud-amd64";
 
 /// The first one is tried where nobody says otherwise.
 pub const KERNELS: [Kernel; 5] = [
-    Kernel { name: "6.1", suite: "bookworm", package: NEWEST, userland: "bookworm" },
-    Kernel { name: "6.12", suite: "trixie", package: NEWEST, userland: "trixie" },
-    Kernel {
-        name: "6.12-backports",
-        suite: "bookworm-backports",
-        package: NEWEST,
-        userland: "bookworm",
-    },
+    bookworm("6.1"),
+    Kernel { suite: "trixie", userland: "trixie", ..bookworm("6.12") },
+    Kernel { suite: "bookworm-backports", ..bookworm("6.12-backports") },
     // The last that Debian has from before migrated connections wake epoll: 6.1.176 and 6.12.95 do that.
     Kernel {
-        name: "6.1.170",
-        suite: "bookworm",
         package: "linux-image-6.1.0-47-cloud-amd64",
-        userland: "bookworm",
+        security: SecurityModule::Selinux,
+        ..bookworm("6.1.170")
     },
     // Without migration: `handoff = "auto"` is inherit there.
-    Kernel { name: "5.10", suite: "bullseye", package: NEWEST, userland: "bookworm" },
+    Kernel { suite: "bullseye", ..bookworm("5.10") },
 ];
-pub const NAMES: [&str; 5] = [
-    KERNELS[0].name,
-    KERNELS[1].name,
-    KERNELS[2].name,
-    KERNELS[3].name,
-    KERNELS[4].name,
-];
+pub const NAMES: [&str; 5] =
+    [KERNELS[0].name, KERNELS[1].name, KERNELS[2].name, KERNELS[3].name, KERNELS[4].name];
+
+const fn bookworm(name: &'static str) -> Kernel {
+    Kernel {
+        name,
+        suite: "bookworm",
+        package: NEWEST,
+        userland: "bookworm",
+        security: SecurityModule::AppArmor,
+    }
+}
 
 /// What of it has to be there before the root file system is.
 const EARLY: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];

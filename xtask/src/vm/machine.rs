@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::accelerator::Accelerator;
-use super::kernel::Files;
+use super::kernel::{Files, SecurityModule};
 use super::table::{Outcome, Scenario};
 use crate::interrupt::Interrupt;
 use crate::process::{Group, run, wait_until};
@@ -27,8 +27,9 @@ pub struct Machine {
     /// Which scenarios, separated by commas.
     pub words: String,
     pub accelerator: Accelerator,
-    /// Only where the root has its parser: without it and with AppArmor, Docker starts no container.
-    pub apparmor: bool,
+    /// Only where the root has what it needs: without AppArmor's parser, but with AppArmor, Docker starts no
+    /// container.
+    pub security: Option<SecurityModule>,
     /// For all of them.
     pub limit: Duration,
 }
@@ -77,8 +78,12 @@ impl Machine {
             .arg(&self.kernel.initrd)
             .arg("-append")
             .arg(format!(
-                "console=ttyS0 quiet panic=-1 mitigations=off apparmor={} tsc=reliable scenarios={}",
-                u8::from(self.apparmor),
+                "console=ttyS0 quiet panic=-1 mitigations=off {} tsc=reliable scenarios={}",
+                match self.security {
+                    None => "apparmor=0",
+                    Some(SecurityModule::AppArmor) => "apparmor=1",
+                    Some(SecurityModule::Selinux) => "apparmor=0 security=selinux enforcing=0",
+                },
                 self.words
             ))
             .stdin(Stdio::null());

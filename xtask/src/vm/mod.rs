@@ -87,7 +87,7 @@ fn boot(options: &Options, interrupt: &Interrupt) -> Result<()> {
             logs: logs(&cache, kernel)?,
             words: options.words(kernel),
             accelerator,
-            apparmor: options.everything(),
+            security: options.everything().then_some(kernel.security),
             limit: if options.everything() { LONG_LIMIT } else { QUICK_LIMIT },
         };
         rows.push((kernel.name, watch(&mut machine, kernel, &cache, interrupt)?));

@@ -31,7 +31,11 @@ impl Payload {
         let tar = directory.path().join("payload.tar");
         let mut pack = Command::new("tar");
         pack.arg("-cf").arg(&tar).arg("-C").arg(&stage).arg(".");
-        pack.arg("-C").arg(root().join("tests/vm")).args(["scenarios.sh", "wakes.py"]);
+        pack.arg("-C").arg(root().join("tests/vm")).args([
+            "scenarios.sh",
+            "wakes.py",
+            "selinux.cil",
+        ]);
         pack.arg("-C").arg(root().join("deploy")).args(["ansible", "docker"]);
         run(&mut pack, interrupt)?;
         Ok(Payload { _directory: directory, tar })

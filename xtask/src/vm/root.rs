@@ -15,9 +15,9 @@ use crate::process::run;
 const PACKAGES: &str = "systemd,systemd-sysv,udev,dbus,docker.io,iptables,curl,procps,iproute2,kmod,jq,\
      passwd";
 
-/// For deploy/ansible and the stack that it replaces, and who refuses what modes allow; these take as long to
-/// install as all others.
-const MORE: &str = "ansible-core,python3-apt,openssl,apparmor";
+/// For deploy/ansible and the stack that it replaces, and for who refuses what modes allow; these take as long
+/// to install as all others.
+const MORE: &str = "ansible-core,python3-apt,openssl,apparmor,secilc";
 
 /// Nobody reads them. (Manual pages stay: baton's are counted.)
 const LEFT_OUT: [&str; 3] = ["doc", "info", "locale"];

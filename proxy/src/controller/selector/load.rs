@@ -25,9 +25,15 @@ const OLDEST: KernelVersion = KernelVersion::new(5, 14, 0);
 pub enum Unavailable {
     #[error(
         "the kernel does not let us load eBPF: give CAP_BPF (systemd: \
-        AmbientCapabilities=CAP_BPF; Docker: --cap-add BPF)"
+        AmbientCapabilities=CAP_BPF; Docker: --cap-add BPF); where baton has that, SELinux or \
+        AppArmor refuses it: see `journalctl -k`"
     )]
     NotPermitted,
+    #[error(
+        "SELinux or AppArmor refuses eBPF: see `journalctl -k` for the rule to change (SELinux: \
+        class bpf)"
+    )]
+    RefusedByPolicy,
     #[error("kernel {release} does not migrate connections between listeners: use 5.14 or later")]
     KernelTooOld { release: String },
     #[error("this kernel has no eBPF: use one with CONFIG_BPF_SYSCALL and CONFIG_INET")]
@@ -95,8 +101,9 @@ fn map(ebpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, LoadError> {
 
 fn explain(error: &LoadError) -> Unavailable {
     match errno(error) {
-        // The verifier's refusal is EACCES.
         Some(Errno::EPERM) => return Unavailable::NotPermitted,
+        // Of a security module, or of the verifier, which says what it has against a program.
+        Some(Errno::EACCES) if !is_of_verifier(error) => return Unavailable::RefusedByPolicy,
         Some(Errno::ENOSYS) => return Unavailable::NoEbpf,
         _ => {}
     }
@@ -105,6 +112,13 @@ fn explain(error: &LoadError) -> Unavailable {
         Ok(version) if version < OLDEST => Unavailable::KernelTooOld { release: release() },
         _ => Unavailable::Refused { reason: reason(error) },
     }
+}
+
+fn is_of_verifier(error: &LoadError) -> bool {
+    let LoadError::Program(ProgramError::LoadError { verifier_log, .. }) = error else {
+        return false;
+    };
+    !verifier_log.to_string().trim().is_empty()
 }
 
 /// Of a refusal by the verifier the line that matters: the last one before the statistics.
@@ -161,7 +175,13 @@ mod tests {
             (
                 Errno::EPERM,
                 "the kernel does not let us load eBPF: give CAP_BPF (systemd: \
-                 AmbientCapabilities=CAP_BPF; Docker: --cap-add BPF)",
+                 AmbientCapabilities=CAP_BPF; Docker: --cap-add BPF); where baton has that, SELinux or \
+                 AppArmor refuses it: see `journalctl -k`",
+            ),
+            (
+                Errno::EACCES,
+                "SELinux or AppArmor refuses eBPF: see `journalctl -k` for the rule to change \
+                 (SELinux: class bpf)",
             ),
             (
                 Errno::ENOSYS,

@@ -8,7 +8,7 @@
 #![no_main]
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, bpf_sock, sk_action};
-use aya_ebpf::helpers::bpf_get_prandom_u32;
+use aya_ebpf::helpers::{bpf_get_prandom_u32, bpf_get_smp_processor_id};
 use aya_ebpf::macros::{map, sk_reuseport};
 use aya_ebpf::maps::{Array, HashMap, PerCpuArray, ReusePortSockArray};
 use aya_ebpf::programs::SkReuseportContext;
@@ -38,6 +38,10 @@ static SOCKETS: ReusePortSockArray = ReusePortSockArray::with_max_entries(MAX_SO
 static SLOT_COUNTERS: PerCpuArray<[u64; COUNTERS]> =
     PerCpuArray::with_max_entries(MAX_SLOTS as u32, 0);
 
+/// Connections of each listen address that this CPU has seen.
+#[map(name = "SEEN")]
+static SEEN: PerCpuArray<u32> = PerCpuArray::with_max_entries(MAX_ADDRESSES, 0);
+
 /// Always lets the connection in. Where nothing was selected, the kernel hashes over all sockets of
 /// the group: later than usual is better than refused.
 #[sk_reuseport(migrate)]
@@ -63,27 +67,29 @@ enum Event {
 #[inline(always)]
 fn choose(ctx: &SkReuseportContext, steering: Steering, event: Event) {
     let Some(address) = address(ctx) else { return count(steering.active(), Event::Failed) };
+    let number = number(address);
     // A connection that lost its listener is not for trials.
     if event == Event::Selected {
         // SAFETY: the helper has no preconditions.
         let picked = steering.pick(|| unsafe { bpf_get_prandom_u32() });
         if picked != steering.active() {
-            if offer(ctx, address, picked) {
+            if offer(ctx, address, picked, number) {
                 return count(picked, event);
             }
             count(picked, Event::Failed);
         }
     }
-    if offer(ctx, address, steering.active()) || offer_any(ctx, address, steering.active()) {
-        return count(steering.active(), event);
+    let active = steering.active();
+    if offer(ctx, address, active, number) || offer_any(ctx, address, active) {
+        return count(active, event);
     }
-    count(steering.active(), Event::Failed);
+    count(active, Event::Failed);
 }
 
-/// Selects the socket of the thread that is the connection's own.
+/// Selects the socket of the thread whose turn it is.
 #[inline(always)]
-fn offer(ctx: &SkReuseportContext, address: u32, target: Target) -> bool {
-    select_socket(ctx, socket_index(target.slot(), address, target.thread(ctx.hash())))
+fn offer(ctx: &SkReuseportContext, address: u32, target: Target, number: u32) -> bool {
+    select_socket(ctx, socket_index(target.slot(), address, target.thread(number)))
 }
 
 /// Selects a socket of the first threads. All of a generation come and go together, so this is for
@@ -101,6 +107,18 @@ fn offer_any(ctx: &SkReuseportContext, address: u32, target: Target) -> bool {
 #[inline(always)]
 fn select_socket(ctx: &SkReuseportContext, index: u32) -> bool {
     SOCKETS.select_reuseport(ctx, index).is_ok()
+}
+
+/// Counts a connection. Each CPU counts for itself, so that none waits for another, and from another
+/// number, so that the first connections of all do not come to one thread.
+#[inline(always)]
+fn number(address: u32) -> u32 {
+    let Some(seen) = SEEN.get_ptr_mut(address) else { return 0 };
+    // SAFETY: a value of this CPU, as in `count`; the helper has no preconditions.
+    unsafe {
+        *seen = (*seen).wrapping_add(1);
+        (*seen).wrapping_add(bpf_get_smp_processor_id())
+    }
 }
 
 #[inline(always)]

@@ -1,9 +1,10 @@
-//! A worker that hangs while listeners change hands: what waits in its queues moves on.
+//! A worker that hangs: what waits in its queues, and moves on when listeners change hands.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use baton_tests::{exchange_within, hang, until};
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::task::JoinSet;
@@ -14,6 +15,7 @@ use crate::stage::{LIMIT, Mode, Stage, get, in_modes};
 in_modes! {
     both:;
     ebpf:
+    each_thread_gets_as_many_connections,
     a_hung_worker_that_is_killed_loses_nobody_of_its_queue,
     a_hung_worker_loses_its_queue_to_the_next_one_in_the_end
 }
@@ -21,6 +23,31 @@ in_modes! {
 const WAITING: usize = 100;
 /// Longer than baton waits for a worker that hangs.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// It hangs so that all of them can be counted where they wait.
+async fn each_thread_gets_as_many_connections(mode: Mode) {
+    let stage = Stage::start(mode).await;
+    let hung = hang(stage.baton.worker_pid()).await;
+    let address = stage.baton.http_address();
+    let threads = waiting(address).len();
+    assert!(threads > 1, "with one thread nothing is shown");
+    let each = 50;
+    let clients = connect_from_one_cpu(address, threads * each);
+    assert_eq!(waiting(address), vec![each as u64; threads]);
+    drop(clients);
+    kill(hung, Signal::SIGCONT).expect("it is stopped");
+}
+
+/// Each CPU counts for itself.
+fn connect_from_one_cpu(address: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let connect = move || {
+        let mut one = CpuSet::new();
+        one.set(0).expect("the first CPU");
+        sched_setaffinity(Pid::from_raw(0), &one).expect("of this thread");
+        (0..count).map(|_| TcpStream::connect(address).expect("it listens")).collect()
+    };
+    std::thread::spawn(connect).join().expect("it does not panic")
+}
 
 async fn a_hung_worker_that_is_killed_loses_nobody_of_its_queue(mode: Mode) {
     let stage = Stage::start(mode).await;
@@ -52,7 +79,8 @@ async fn hang_with_a_queue(stage: &Stage) -> (Pid, JoinSet<String>) {
     for _ in 0..WAITING {
         clients.spawn(exchange_within(PATIENCE, address, get(PLAIN)));
     }
-    until("a full queue", LIMIT, async || (waiting(address) == WAITING as u64).then_some(())).await;
+    let all = || waiting(address).iter().sum::<u64>() == WAITING as u64;
+    until("a full queue", LIMIT, async || all().then_some(())).await;
     (worker, clients)
 }
 
@@ -62,9 +90,9 @@ async fn all_are_answered(clients: JoinSet<String>) {
     assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200 ")), "{answers:?}");
 }
 
-/// Connections in the accept queues of an address: the receive queue of a listening socket
+/// Connections in each accept queue of an address: the receive queue of a listening socket
 /// (Documentation/networking/proc_net_tcp.rst).
-fn waiting(address: SocketAddr) -> u64 {
+fn waiting(address: SocketAddr) -> Vec<u64> {
     let SocketAddr::V4(address) = address else { panic!("{address}: tests listen on IPv4") };
     let [a, b, c, d] = address.ip().octets();
     let local = format!("{:08X}:{:04X}", u32::from_le_bytes([a, b, c, d]), address.port());
@@ -74,5 +102,5 @@ fn waiting(address: SocketAddr) -> u64 {
         let is_it = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"0A");
         is_it.then(|| fields[4].split_once(':').map(|(_, queue)| queue.to_owned()))?
     });
-    listening.map(|queue| u64::from_str_radix(&queue, 16).expect("hexadecimal")).sum()
+    listening.map(|queue| u64::from_str_radix(&queue, 16).expect("hexadecimal")).collect()
 }

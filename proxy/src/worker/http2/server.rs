@@ -124,7 +124,9 @@ async fn handshake(local: &Local, output: &Coalesce, io: Half) -> Option<Http2> 
 struct Driver<'a, F> {
     output: &'a Coalesce,
     connection: Http2,
-    streams: FuturesUnordered<F>,
+    /// Each in a box, which goes when it has ended: its place in the list stays as long as somebody holds a
+    /// waker of it, as a connection to an upstream that waits for its next request does.
+    streams: FuturesUnordered<Pin<Box<F>>>,
     drain: crate::worker::drain::DrainWatch,
     leaving: Leaving,
     tunnels: &'a Cell<usize>,
@@ -156,11 +158,12 @@ enum Ended {
 }
 
 impl<F: Future<Output = ()>> Driver<'_, F> {
-    async fn run(
+    /// Not an `async fn`, whose future has room for what it is given twice.
+    fn run(
         mut self,
         stream: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
-    ) -> Ended {
-        poll_fn(|cx| self.poll_turn(cx, &stream)).await
+    ) -> impl Future<Output = Ended> {
+        poll_fn(move |cx| self.poll_turn(cx, &stream))
     }
 
     fn poll_turn(
@@ -284,7 +287,7 @@ impl<F: Future<Output = ()>> Driver<'_, F> {
         loop {
             match self.connection.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => {
-                    self.streams.push(stream(request, respond));
+                    self.streams.push(Box::pin(stream(request, respond)));
                     self.output.earn_stream();
                     accepted = Accept::Some;
                 }

@@ -345,12 +345,18 @@ fn start(
     peer.tls = Some(Tls { server_name, client_auth, version });
     let transport = Transport::ServerTls(Box::new(stream));
     let input = BytesMut::new();
-    spawn_local(async move {
-        if http2 {
-            http2::server::Connection::new(local, peer, transport, input).serve().await;
-        } else {
-            http1::server::Connection::new(local, peer, transport, input).serve().await;
-        }
-        drop(slot);
-    });
+    // Two tasks, as one for both would have room for the larger one, which is HTTP/1.1's.
+    if http2 {
+        let connection = http2::server::Connection::new(local, peer, transport, input);
+        spawn_local(async move {
+            connection.serve().await;
+            drop(slot);
+        });
+    } else {
+        let connection = http1::server::Connection::new(local, peer, transport, input);
+        spawn_local(async move {
+            connection.serve().await;
+            drop(slot);
+        });
+    }
 }

@@ -187,6 +187,27 @@ invalid_configuration() {
     serves_again
 }
 
+# Docker goes away and comes back: routes stay.
+without_docker() {
+    load || return
+    systemctl stop docker.socket docker.service || return
+    systemctl start docker.service || return
+    finish_load
+    SEEN="felt while the container was away: $(tail -1 "$LOGS/load-$NAME")"
+    docker start app || return
+    until_ok answers
+}
+
+# The watchdog notices, and nobody else does.
+stuck_controller() {
+    load || return
+    pid=$(main_pid)
+    kill -STOP "$pid" || return
+    until_ok another_controller "$pid" || return
+    until_ok taken_over || return
+    nobody_felt_anything
+}
+
 # Who takes away what the unit gives: that is told apart from a unit that gives too little.
 security_module() {
     if [ -d /sys/fs/selinux ]; then selinux; else apparmor; fi

@@ -62,3 +62,25 @@ fn packages(binary: &Path, stage: &Path, interrupt: &Interrupt) -> Result<()> {
     }
     fs::remove_file(stripped).context("the binary")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The shell would only find out where a machine comes to it, and most come to a part of them.
+    #[test]
+    fn every_scenario_is_a_function_of_the_script() {
+        let script = fs::read_to_string(root().join("tests/vm/scenarios.sh")).expect("the script");
+        let lines = script.lines().filter(|line| !line.starts_with('#'));
+        let called = lines.filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let at = words.iter().position(|word| *word == "scenario")?;
+            words.get(at + 2).copied()
+        });
+        let called: Vec<&str> = called.filter(|name| !name.contains('"')).collect();
+        assert!(called.contains(&"package_upgrade"), "{called:?}");
+        for name in called {
+            assert!(script.contains(&format!("\n{name}() {{\n")), "{name}");
+        }
+    }
+}

@@ -46,19 +46,20 @@ def main():
     closing.close()
     woken = poll.poll(1)
     moved = accept_all(staying)
-    if len(own) + len(moved) != len(clients):
+    if not moved and len(own) < len(clients):
+        print("this kernel moves none")
+    elif len(own) + len(moved) < len(clients) or not moved:
         sys.exit(f"of {len(clients)} connections {len(own)} came and {len(moved)} moved")
-    if not moved:
-        sys.exit("none waited at the listener that was closed")
-    print("who gets them is woken" if woken else "who gets them is not woken by this kernel")
+    else:
+        print("who gets them is woken" if woken else "who gets them is not woken by this kernel")
 
 
-if not MIGRATE.exists():
-    print("this kernel moves none")
-    sys.exit()
-before = MIGRATE.read_text()
-MIGRATE.write_text("1")
-try:
+if MIGRATE.exists():
+    before = MIGRATE.read_text()
+    MIGRATE.write_text("1")
+    try:
+        main()
+    finally:
+        MIGRATE.write_text(before)
+else:
     main()
-finally:
-    MIGRATE.write_text(before)

@@ -9,7 +9,7 @@ use crate::interrupt::Interrupt;
 use crate::process::{cargo, root, run};
 
 /// Builds in a directory of its own, because other flags would compile everything anew each time.
-pub fn build(target: &Path, interrupt: &Interrupt) -> Result<PathBuf> {
+pub fn binary(target: &Path, interrupt: &Interrupt) -> Result<PathBuf> {
     let places = [(target, "/target"), (root(), "/baton"), (&cargo_home(), "/cargo")];
     let map = |option: &str, separator: &str| -> String {
         let pairs = places.iter().map(|(from, to)| format!("{option}{}={to}", from.display()));

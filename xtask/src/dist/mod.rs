@@ -46,7 +46,7 @@ pub fn dist(options: &Options) -> Result<()> {
 }
 
 fn build_and_pack(target: &Path, interrupt: &Interrupt) -> Result<String> {
-    let binary = build::build(&target.join("build"), interrupt)?;
+    let binary = build::binary(&target.join("build"), interrupt)?;
     pack(&binary, target)
 }
 

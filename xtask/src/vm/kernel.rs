@@ -73,7 +73,7 @@ pub struct Files {
 }
 
 impl Kernel {
-    /// As its suite installs it today.
+    /// It is what its suite installs today, and the programs on it are of that suite.
     pub fn is_of_its_userland(&self) -> bool {
         self.suite == self.userland && self.package == NEWEST
     }
